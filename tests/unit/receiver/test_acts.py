@@ -24,6 +24,7 @@ AUDITED = {
     "backup",
     "bundle add",
     "bundle default",
+    "predict-archive",
     "check",
     "draft",
     "enrol",

@@ -68,6 +68,7 @@ class Act(Enum):
     PASSWORD_SET = AuditEvent(_ALERT, _ATTRIBUTES, "U")
     BACKED_UP = AuditEvent(_ACTIVITY, _own("backup", "A backup was made"), "E")
     RESTORED = AuditEvent(_ACTIVITY, _own("restore", "The store was restored from a backup"), "E")
+    MOVED = AuditEvent(_ACTIVITY, _own("move", "The store was moved to another place"), "E")
     WENT_BACK = AuditEvent(_ALERT, _own("store-went-back", "The store was replaced by an earlier state"), "E")
     RETENTION_MARKED = AuditEvent(_ACTIVITY, _own("retention-mark", "Studies marked for removal"), "U")
     RETENTION_UNMARKED = AuditEvent(_ACTIVITY, _own("retention-unmark", "Mark for removal taken back"), "U")

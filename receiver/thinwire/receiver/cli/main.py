@@ -19,9 +19,9 @@ from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.archive import predictions_of
 from thinwire.receiver.cli.accounts import account_app
 from thinwire.receiver.cli.acts import act_of, also, audited
-from thinwire.receiver.cli.archive import predict_archive_command
+from thinwire.receiver.cli.archive import Ray, Workers, cohort_command, predict_archive_command
 from thinwire.receiver.cli.audit import audit_app
-from thinwire.receiver.cli.backup import backup_command, restore_command
+from thinwire.receiver.cli.backup import backup_command, move_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
@@ -357,15 +357,24 @@ def request(
 
 @app.command(
     epilog="Examples: `thinwire-receiver export 3fa9 --data hub --to here` · "
-    "`thinwire-receiver export --data hub --to /media/stick/thinwire`"
+    "`thinwire-receiver export --data hub --to /media/stick/thinwire` · "
+    "`thinwire-receiver export --data hub --cohort s3://research/cohort-1`"
 )
 def export(
     data: Data,
-    to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)
+    ] = None,
     study: Annotated[
         str | None, typer.Argument(help="Study key or its first digits. Without it: to a stick, for clinics.")
     ] = None,
     site: Site = None,
+    cohort: Annotated[
+        str | None, typer.Option("--cohort", metavar="OUT", help="Folder or URL for all graphs, for researchers.")
+    ] = None,
+    name_sites: Annotated[bool, typer.Option("--name-sites", help="Give the clinics' names with a cohort.")] = False,
+    ray: Ray = None,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """With a study: write its graph (.thinwire, PyG, GraphML), picture, draft, preview, crops, DICOM files, structured
@@ -375,7 +384,15 @@ def export(
 
     Without a study: write the receipts and requests for every clinic, or for --site, to a USB stick, sealed. At the
     clinic run `thinwire-sender import`. Layout: docs/offline-transfer.md.
+
+    With --cohort: write the newest graph of every study as a PyG data set without identity (docs/researcher.md), on the
+    cores of this machine or on a Ray cluster. A run that was stopped or killed goes on with the same OUT.
     """
+    if cohort is not None:
+        cohort_command(data, cohort, name_sites, workers, ray, json_)
+        return
+    if to is None:
+        raise typer.BadParameter("--to FOLDER or --cohort OUT is needed")
     from thinwire.receiver.export.study_files import export_study
 
     named = named_site(site) if site else None
@@ -447,6 +464,10 @@ app.command(name="work", epilog="Example: `thinwire-receiver work predict --data
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
 app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
 app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
+app.command(
+    name="move",
+    epilog="Example: `thinwire-receiver move --to postgresql+psycopg://hub@db/hub --to s3://hub/thinwire --data hub`",
+)(move_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")

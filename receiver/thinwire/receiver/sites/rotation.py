@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select, update
 
 from thinwire.receiver.sites.keyring import Announcement, KeyGeneration, KeyKind, Keyring
 from thinwire.receiver.store.tables import certificates, epochs, hub_keys, key_holders, sites, tokens
@@ -169,9 +169,9 @@ def check_running(keys: Keyring, database: Database) -> None:
         )
 
 
-def _rows(connection: Connection) -> dict[bytes, Any]:
+def _rows(connection: Connection) -> dict[bytes, Row[Any]]:
     c = hub_keys.c
-    query = select(c.digest, c.kind, c.number, c.registered_at, c.in_use_at, c.retired_at)
+    query: Select[Any] = select(c.digest, c.kind, c.number, c.registered_at, c.in_use_at, c.retired_at)
     return {bytes(row.digest): row for row in connection.execute(query)}
 
 
@@ -194,19 +194,19 @@ def _set(connection: Connection, key: Digest, **values: int) -> None:
     connection.execute(update(hub_keys).where(hub_keys.c.digest == key).values(**values))
 
 
-def _used(registered: Sequence[KeyGeneration], rows: dict[bytes, Any], kind: KeyKind) -> KeyGeneration | None:
+def _used(registered: Sequence[KeyGeneration], rows: dict[bytes, Row[Any]], kind: KeyKind) -> KeyGeneration | None:
     """The newest generation that is in use."""
     used = [each for each in registered if each.kind is kind and rows[each.digest].in_use_at is not None]
     return max(used, key=lambda each: each.number, default=None)
 
 
-def _newest(rows: dict[bytes, Any], kind: KeyKind) -> int:
+def _newest(rows: dict[bytes, Row[Any]], kind: KeyKind) -> int:
     """The number of the newest generation in use."""
     used = [row.number for row in rows.values() if row.kind == kind and row.in_use_at is not None]
     return max(used, default=0)
 
 
-def _fresh(keys: Keyring, rows: dict[bytes, Any], kind: KeyKind) -> KeyGeneration | None:
+def _fresh(keys: Keyring, rows: dict[bytes, Row[Any]], kind: KeyKind) -> KeyGeneration | None:
     """The newest generation, if it is not in use yet."""
     mine = [each for each in keys.generations if each.kind is kind and not each.retired and each.digest in rows]
     newest = max(mine, key=lambda each: each.number, default=None)
@@ -214,7 +214,7 @@ def _fresh(keys: Keyring, rows: dict[bytes, Any], kind: KeyKind) -> KeyGeneratio
 
 
 def _announcement(
-    keys: Keyring, registered: Sequence[KeyGeneration], rows: dict[bytes, Any], sealing: KeyGeneration
+    keys: Keyring, registered: Sequence[KeyGeneration], rows: dict[bytes, Row[Any]], sealing: KeyGeneration
 ) -> Announcement:
     authorities = [each for each in registered if isinstance(each.secret, Authority)]
     if len(rows) == len(KeyKind):
@@ -230,7 +230,7 @@ def _announcement(
 def _missing(
     connection: Connection,
     keys: Keyring,
-    rows: dict[bytes, Any],
+    rows: dict[bytes, Row[Any]],
     fresh: KeyGeneration,
     clock: Clock,
     shared: bool,
@@ -259,7 +259,7 @@ def _missing(
     return found
 
 
-def _needed(connection: Connection, rows: dict[bytes, Any], old: KeyGeneration, clock: Clock) -> list[str]:
+def _needed(connection: Connection, rows: dict[bytes, Row[Any]], old: KeyGeneration, clock: Clock) -> list[str]:
     """Why an earlier generation is not retired yet."""
     now = micros(clock.now())
     mine = and_(certificates.c.site == sites.c.name, certificates.c.fingerprint == sites.c.certificate)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from thinwire.receiver.store import full_text
 from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.parked import parked_table
-from thinwire.shared.storage.database import alike, only_added
+from thinwire.shared.storage.database import Number, alike, only_added
 from thinwire.shared.storage.migrations import Schema
 
 VERSION = 13
@@ -414,6 +414,26 @@ audit_exports = Table(
 )
 parked = parked_table(TABLES)
 # Streams of sites.
+replicas = Table(
+    "replicas",
+    TABLES,
+    Column("replica", String(32), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("written_at", BigInteger, nullable=False),
+    # JSON of the links, as in links.json.
+    Column("links", String),
+)
+streams = Table(
+    "streams",
+    TABLES,
+    Column("number", Number, primary_key=True),
+    Column("site", _site, nullable=False),
+    Column("replica", String(32), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Index("streams_site", "site", "number"),
+    Index("streams_replica", "replica"),
+)
 # Pieces of partial objects; bundles.
 # Claims of work.
 claims = Table(

@@ -10,6 +10,25 @@ down_revision = "0012"
 def upgrade() -> None:
     """The tables of version 13."""
     # Streams of sites.
+    op.create_table(
+        "replicas",
+        sa.Column("replica", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.Column("written_at", sa.BigInteger(), nullable=False),
+        sa.Column("links", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("replica"),
+    )
+    op.create_table(
+        "streams",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("replica", sa.String(32), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    op.create_index("streams_site", "streams", ["site", "number"])
+    op.create_index("streams_replica", "streams", ["replica"])
     # Pieces of partial objects; bundles.
     # Claims of work.
     op.create_table(
