@@ -29,6 +29,8 @@ from thinwire.shared.storage.blobs import FolderBlobs
 from thinwire.shared.storage.database import Database, engine_of
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database
+from thinwire.shared.storage.object_blobs import ObjectBlobs
+from thinwire.shared.storage.object_store import ObjectStore
 
 
 @cache
@@ -76,17 +78,25 @@ class AnyContent(Examiner):
 
 
 class HubEnd:
-    """empty: the database before the first start, as `served` gives it."""
+    """empty: the database before the first start, as `served` gives it. objects: holds the blobs, if not the folder."""
 
     def __init__(
-        self, folder: Path, empty: bytes, keys: Keyring, disk: Disk, clock: Clock, refusals: list[ThinwireError]
+        self,
+        folder: Path,
+        empty: bytes,
+        keys: Keyring,
+        disk: Disk,
+        clock: Clock,
+        refusals: list[ThinwireError],
+        objects: ObjectStore | None = None,
     ) -> None:
         path = folder / "thinwire.db"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(empty)
         self.database = Database(path, engine_of(path))
-        self.store = Store(self.database, FolderBlobs(folder / "blobs", disk), disk.step, keys.signing, clock)
+        blobs = FolderBlobs(folder / "blobs", disk) if objects is None else ObjectBlobs(objects, "blobs")
+        self.store = Store(self.database, blobs, disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
         self.audit = Audit(self.database, keys.signing)
         self.pipeline = HubPipeline(

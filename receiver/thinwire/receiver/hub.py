@@ -24,7 +24,9 @@ from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB, audit, sites
 from thinwire.receiver.store.worklist_query import Worklist
+from thinwire.receiver.transport.inbox import FolderInbox, Inbox
 from thinwire.receiver.transport.partial_reader import PartialReader
+from thinwire.receiver.transport.pieces import PieceInbox
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
@@ -62,8 +64,13 @@ class Hub:
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
         """The best available image of each study. process: decodes; by default the one of the readers."""
-        arriving = PartialReader(self.data / "inbox", self.enrolment)
+        arriving = PartialReader(self.inbox(), self.enrolment)
         return StudyImages(self.store, arriving, Decoder(process, self.settings.largest_study))
+
+    def inbox(self) -> Inbox:
+        if self.objects is None:
+            return FolderInbox(self.data / "inbox", self.disk, self.clock)
+        return PieceInbox(self.database, self.objects, self.data / "inbox", self.disk, self.clock)
 
     def damaged_blobs(self) -> Blobs:
         """Damaged blobs as they were found, set aside by `check --repair`."""

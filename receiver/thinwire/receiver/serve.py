@@ -19,7 +19,6 @@ from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.transport import link_status
-from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
@@ -94,7 +93,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     web_server = None if web is None else WebServer(hub, pipeline, web)
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
-    inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+    inbox = hub.inbox()
     changes = hub.database.changes()
     server = HubServer(
         pipeline,

@@ -11,6 +11,29 @@ def upgrade() -> None:
     """The tables of version 13."""
     # Streams of sites.
     # Pieces of partial objects; bundles.
+    op.create_table(
+        "partials",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("object", sa.LargeBinary(32), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("durable", sa.BigInteger(), nullable=False),
+        sa.Column("holder", sa.LargeBinary(16), nullable=False),
+        sa.Column("head", sa.LargeBinary(), nullable=False),
+        sa.Column("moved", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "object"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
+    op.create_table(
+        "pieces",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("object", sa.LargeBinary(32), nullable=False),
+        sa.Column("start", sa.BigInteger(), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("name", sa.LargeBinary(16)),
+        sa.Column("data", sa.LargeBinary()),
+        sa.PrimaryKeyConstraint("site", "object", "start"),
+    )
+    op.create_index("pieces_name", "pieces", ["name"])
     # Claims of work.
     op.create_table(
         "claims",
