@@ -18,7 +18,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.processes import commit, free_port, memory, processor
 from benchmarks.machine import machine
 from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 
@@ -157,18 +157,6 @@ class Studies:
         return path
 
 
-def processor(pid: int) -> float:
-    """Seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory(pid: int) -> float:
-    """Resident MB."""
-    (line,) = (each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmRSS"))
-    return int(line.split()[1]) / 1000
-
-
 def at_rest(running: Process, seconds: float) -> dict[str, float]:
     time.sleep(SETTLE)
     pid = running.popen.pid
@@ -237,16 +225,6 @@ def measured(version: Version, entries: list[int], seconds: float, repeats: int)
                     rows[-1] |= wake_ups(running, accepting, studies, (repeats + 1) // 2, False, waiting)
                 print(json.dumps(rows[-1]), flush=True)
     return rows
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
-def commit(checkout: Path) -> str:
-    words = "git", "-C", str(checkout), "rev-parse", "--short", "HEAD"
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:

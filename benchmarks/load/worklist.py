@@ -90,8 +90,7 @@ def measures(hub: Hub, repeats: int) -> dict[str, Row]:
 
     deep, some = _middle(hub)
     unread = _unread(hub)
-    with closing(hub.database.changes()) as changes:
-        watcher = Watcher(room, changes)
+    with closing(Watcher(room)) as watcher:
 
         def change() -> None:
             hub.store.record_opened(*next(unread))

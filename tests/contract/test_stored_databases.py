@@ -74,4 +74,5 @@ def test_a_copy_of_the_earlier_database_stays(tmp_path: Path, sample: str, schem
     path.write_bytes(before)
     found = migrate(path, schema, Disk())
     assert found is not None
+    assert found[1] is not None
     assert found_version(found[1]) == found[0]

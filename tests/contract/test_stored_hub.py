@@ -17,6 +17,7 @@ from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from tests.support.clock import START, FakeClock
+from tests.support.forwarded_hub import next_plan
 from tests.support.power import Fuse, PowerCut
 from tests.support.programs import command
 from tests.support.worklist_histories import defined
@@ -150,8 +151,8 @@ def test_every_receipt_is_an_event_of_the_same_number_and_time(hub: Hub) -> None
 
 def test_a_target_that_had_planned_everything_plans_nothing_and_another_skips_nothing(hub: Hub) -> None:
     queue = queue_of(hub)
-    assert queue.unplanned("pacs") is None
-    (site, last, studies), rest = queue.unplanned("fhir") or (None, 0, []), queue.unplanned("fhir", VALLEY)
+    assert next_plan(queue, "pacs") is None
+    (site, last, studies), rest = next_plan(queue, "fhir") or (None, 0, []), next_plan(queue, "fhir", VALLEY)
     assert (site, last) == (VALLEY, 14)
     assert rest is not None
     assert {study for _, study in (*studies, *rest.studies)} == {COMPLETE, REQUESTED, URGENT, LISTED}
@@ -175,7 +176,7 @@ def test_a_study_that_was_forwarded_is_told_after_all_receipts(tmp_path: Path) -
         number, at, study, event = events_of(hub)[-1]
         assert (number, study, event) == (15, COMPLETE, "forwarded")
         assert at == max(each.due for each in queue_of(hub).all() if each.target == "pacs")
-        assert queue_of(hub).unplanned("pacs") is None
+        assert next_plan(queue_of(hub), "pacs") is None
 
 
 def test_the_migrated_hub_has_no_finding(hub: Hub) -> None:
@@ -295,7 +296,7 @@ def test_studies_predictions_requests_and_receipts_read_as_they_were(hub: Hub) -
     }
     assert [waiting.study for waiting in hub.store.untriaged()] == [URGENT]
     assert hub.pipeline().predict_waiting() == 1
-    assert (hub.store.last_event(), hub.store.untriaged()) == (15, [])
+    assert (hub.store.event_stamp(), hub.store.untriaged()) == (15, [])
 
 
 def test_the_complete_study_is_shown_and_exported(data: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_grpc_tells_no_clinic_the_words_of_an_unforeseen_error() -> None:
         for each in server.body
         if isinstance(each, ast.AsyncFunctionDef) and [argument.arg for argument in each.args.args][-1] == "context"
     ]
-    assert {each.name for each in calls} == {"Join", "Connect"}
+    assert {each.name for each in calls} == {"Join", "Renew", "Connect"}
     for each in calls:
         caught = {
             name

@@ -65,7 +65,7 @@ def statements(clinic: Clinic) -> list[tuple[str, Any]]:
         if statement.startswith(("SELECT", "UPDATE", "DELETE")):
             seen.append((statement, values))
 
-    event.listen(clinic.database._engine, "before_cursor_execute", note)
+    event.listen(clinic.database.engine, "before_cursor_execute", note)
     return seen
 
 
@@ -175,7 +175,7 @@ def test_received_objects_outlive_the_restoration_of_an_older_database(tmp_path:
     """The machine may have removed them: they were acknowledged."""
     clinic = Clinic(tmp_path)
     older = clinic.data.parent / "older.db"
-    with contextlib.closing(sqlite3.connect(clinic.database.path)) as source:
+    with contextlib.closing(sqlite3.connect(clinic.database.file)) as source:
         source.execute("VACUUM INTO ?", (str(older),))
     for uid, data in FILES.items():
         receive(clinic, uid, STUDY_UID, data)
@@ -185,7 +185,7 @@ def test_received_objects_outlive_the_restoration_of_an_older_database(tmp_path:
         clinic.database.close()
         with (
             contextlib.closing(sqlite3.connect(older)) as source,
-            contextlib.closing(sqlite3.connect(clinic.database.path)) as target,
+            contextlib.closing(sqlite3.connect(clinic.database.file)) as target,
         ):
             source.backup(target)
         clinic = Clinic(tmp_path)

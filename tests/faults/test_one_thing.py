@@ -114,7 +114,7 @@ def at_each(*sites: tuple[Any, str, Of]) -> pytest.MarkDecorator:
 
 @at_each(
     (pipeline_module, "decode", lambda _payload, study, _coder: study),
-    (Store, "add_prediction", lambda _self, waiting, _: waiting.study),
+    (Store, "add_prediction", lambda _self, waiting, *_: waiting.study),
 )
 def test_inference(
     hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
@@ -137,7 +137,7 @@ def test_inference(
     assert hub.store.parked.items() == []
 
 
-@at_each((Predictor, "read", lambda _self, _graphs: True), (Store, "untriaged", lambda *_: True))
+@at_each((Predictor, "read", lambda _self, _graphs: True), (Store, "take_untriaged", lambda *_: True))
 def test_a_look_of_inference_that_fails_is_told_and_repeated(
     hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
 ) -> None:
@@ -155,7 +155,7 @@ def test_a_look_of_inference_that_fails_is_told_and_repeated(
 
 @at_each(
     (drafting_module, "decode", lambda _payload, study, _coder: study),
-    (Store, "add_draft", lambda _self, waiting, _: waiting.study),
+    (Store, "add_draft", lambda _self, waiting, *_: waiting.study),
 )
 def test_drafting(
     hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
@@ -165,7 +165,7 @@ def test_drafting(
     poison.bad = studies[0]
     pipeline = hub.pipeline()
     pipeline.idle.set()
-    drafting = hub.drafting(pipeline)
+    drafting = hub.drafting(pipeline.idle)
 
     def drafted() -> set[StudyKey]:
         return {study for study in studies if hub.store.draft(clinic.site, study) is not None}
@@ -182,7 +182,7 @@ def test_drafting(
 @at_each(
     (DeliveryContent, "items", lambda _self, _target, key: key[1]),
     (DeliveryContent, "make", lambda _self, key, _: key[1]),
-    (Queue, "claim", lambda self, _target, _instance, version: version),
+    (Queue, "may_send", lambda self, _target, _instance, version: version),
 )
 def test_forwarding(
     hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]

@@ -26,7 +26,6 @@ from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, blobs_of, samples
 from thinwire.receiver.operations.backup import back_up, record_taken, restore
 from thinwire.receiver.store.history import history_of
 from thinwire.receiver.store.tables import generations, positions
-from thinwire.receiver.transport.ingest import STORE_SECONDS
 from thinwire.sender.outbox import followed_store
 from thinwire.sender.outbox.entries import Due, PartState
 from thinwire.sender.outbox.hub_history import KeepUntil
@@ -173,10 +172,9 @@ def test_a_backup_is_told_on_an_open_stream(ends: TwoEnds) -> None:
     ends.carry_on(uplink, ingest)
     assert len(blobs_of(ends)) == 3
     backed_up(ends)
-    ends.clock.advance(STORE_SECONDS)
-    for down in ingest.new_messages():
+    for down in ingest.new_history():
         uplink.receive(down)
-    assert not any(down.HasField("store") for down in ingest.new_messages())
+    assert ingest.new_history() == []
     ends.outbox.follow()
     assert not blobs_of(ends)
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.both_databases import engines, hub_on
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, study_parts
 from tests.support.soak import TIMES
 from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.hub import make_hub, open_hub
+from thinwire.receiver.hub import open_hub
 from thinwire.receiver.operations.check import Checked, check
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
-from thinwire.shared.storage.durable import Disk
 
 RESTART, REPORTED = 6, 7
 
@@ -26,11 +26,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @settings(max_examples=12 * TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(acts=st.lists(st.integers(0, REPORTED), max_size=14))
-def test_put_twice_is_put_once(bundle: Bundle, acts: list[int]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "hub"
-        make_hub(data, bundle.folder, Disk(), FakeClock())
+@given(engine=engines, acts=st.lists(st.integers(0, REPORTED), max_size=14))
+def test_put_twice_is_put_once(bundle: Bundle, engine: str, acts: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder, hub_on(engine, Path(folder) / "hub", bundle, FakeClock()) as data:
         with open_hub(data, FakeClock()) as hub:
             clinic = join(hub)
         studies = [study_parts(clinic, bundle, seed) for seed in (0, 1)]

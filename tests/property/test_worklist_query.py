@@ -11,18 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.both_databases import engines, hub_on
 from tests.support.clock import FakeClock
 from tests.support.soak import TIMES
 from tests.support.tiny_bundle import tiny_bundle
 from tests.support.worklist_histories import CAP, SELECTIONS, STUDIES, Act, History, acts, selected, words
-from thinwire.receiver.hub import make_hub, open_hub
+from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.content import patient_of_number
 from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.store.worklist_order import ListState, Position, Selection, position_of
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import SiteName, StudyKey
-from thinwire.shared.storage.durable import Disk
 
 Key = tuple[SiteName, StudyKey]
 
@@ -35,12 +35,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @contextmanager
-def history_of(bundle: Bundle) -> Iterator[History]:
-    with tempfile.TemporaryDirectory() as folder:
-        clock = FakeClock()
-        make_hub(Path(folder) / "hub", bundle.folder, Disk(), clock)
-        with open_hub(Path(folder) / "hub", clock) as hub:
-            yield History(hub, clock)
+def history_of(bundle: Bundle, engine: str) -> Iterator[History]:
+    clock = FakeClock()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        hub_on(engine, Path(folder) / "hub", bundle, clock) as data,
+        open_hub(data, clock) as hub,
+    ):
+        yield History(hub, clock)
 
 
 def keys(entries: list[WorklistEntry]) -> list[Key]:
@@ -61,11 +63,11 @@ def rest(history: History, selection: Selection, most: int, after: Position | No
 
 
 @settings(quick, max_examples=20 * TIMES)
-@given(played=acts, most=st.integers(1, 7), chosen=st.lists(st.sampled_from(SELECTIONS), max_size=8))
+@given(engine=engines, played=acts, most=st.integers(1, 7), chosen=st.lists(st.sampled_from(SELECTIONS), max_size=8))
 def test_pages_filters_and_counts_are_those_of_the_definition(
-    bundle: Bundle, played: list[Act], most: int, chosen: list[Selection]
+    bundle: Bundle, engine: str, played: list[Act], most: int, chosen: list[Selection]
 ) -> None:
-    with history_of(bundle) as history:
+    with history_of(bundle, engine) as history:
         history.play(played)
         defined, now = history.listed(), history.clock.now()
         for selection in (Selection(), Selection(ListState.ALL), *chosen):
@@ -85,9 +87,11 @@ def test_pages_filters_and_counts_are_those_of_the_definition(
 
 
 @settings(quick, max_examples=10 * TIMES)
-@given(played=acts, most=st.integers(1, 5))
-def test_pages_lead_back_and_studies_to_their_neighbours(bundle: Bundle, played: list[Act], most: int) -> None:
-    with history_of(bundle) as history:
+@given(engine=engines, played=acts, most=st.integers(1, 5))
+def test_pages_lead_back_and_studies_to_their_neighbours(
+    bundle: Bundle, engine: str, played: list[Act], most: int
+) -> None:
+    with history_of(bundle, engine) as history:
         history.play(played)
         waiting, now, worklist = [e for e in history.listed() if not e.done], history.clock.now(), history.hub.worklist
         for entry in history.listed():
@@ -107,11 +111,11 @@ def test_pages_lead_back_and_studies_to_their_neighbours(bundle: Bundle, played:
 
 
 @settings(quick, max_examples=12 * TIMES)
-@given(played=acts, meanwhile=acts, most=st.integers(1, 5), cut=st.integers(0, 4))
+@given(engine=engines, played=acts, meanwhile=acts, most=st.integers(1, 5), cut=st.integers(0, 4))
 def test_a_study_that_keeps_its_place_is_on_one_page_while_others_change(
-    bundle: Bundle, played: list[Act], meanwhile: list[Act], most: int, cut: int
+    bundle: Bundle, engine: str, played: list[Act], meanwhile: list[Act], most: int, cut: int
 ) -> None:
-    with history_of(bundle) as history:
+    with history_of(bundle, engine) as history:
         history.play([("graph", number, number % 12) for number in range(2 * STUDIES)])
         history.play(played)
         before = {key: (entry.place, entry.urgency) for key, entry in _open(history).items()}
@@ -143,11 +147,17 @@ QUERIES = (
 
 
 @settings(quick, max_examples=10 * TIMES)
-@given(played=acts, digits=st.integers(1, 8), number=st.integers(0, 2 * STUDIES - 1), words_=st.sampled_from(QUERIES))
+@given(
+    engine=engines,
+    played=acts,
+    digits=st.integers(1, 8),
+    number=st.integers(0, 2 * STUDIES - 1),
+    words_=st.sampled_from(QUERIES),
+)
 def test_the_search_finds_what_has_every_word_and_nothing_else(
-    bundle: Bundle, played: list[Act], digits: int, number: int, words_: str
+    bundle: Bundle, engine: str, played: list[Act], digits: int, number: int, words_: str
 ) -> None:
-    with history_of(bundle) as history:
+    with history_of(bundle, engine) as history:
         history.play(played)
         defined, short = history.listed(), history.key(number)[1].hex()[:digits]
         for query in ("new", words_, short, short.upper(), f"{words_} {short}", "PHANTOM-1", " PHANTOM-3 "):

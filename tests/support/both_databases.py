@@ -5,14 +5,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
 
-from tests.support.postgresql import new_database
+from tests.support.postgresql import new_database, programs
 from thinwire.receiver.hub import make_hub
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.storage.durable import Disk
 
 ENGINES = ("sqlite", "postgresql")
+engines = st.sampled_from(ENGINES if programs() else ENGINES[:1])
+"""For a property, of which each example takes one."""
 
 
 @contextmanager

@@ -5,13 +5,15 @@ from pathlib import Path
 from tests.support.hub_folder import Clinic, fused, sealed_manifest
 from tests.support.machine_results import image_file
 from thinwire.receiver.config import FILE
+from thinwire.receiver.forward.delivery import Delivery
+from thinwire.receiver.forward.queue import Queue, Unplanned
 from thinwire.receiver.hub import Hub
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.payload import encode
-from thinwire.shared.identifiers import StudyKey, digest, study_key
+from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
 
 
 def configure(data: Path, toml: str) -> None:
@@ -34,3 +36,15 @@ def keep_study(
     if read:
         assert pipeline.predict_waiting() == 1
     return study
+
+
+def next_plan(queue: Queue, target: str, after: str | None = None) -> Unplanned | None:
+    """What the target is to plan for next, of the site in turn after `after`."""
+    site = queue.unplanned_site(target, None if after is None else SiteName(after))
+    return None if site is None else queue.unplanned(target, site)
+
+
+def next_due(queue: Queue, target: str, after: str | None = None) -> list[Delivery]:
+    """What is to be sent to the target next."""
+    study = queue.due_study(target, None if after is None else SiteName(after))
+    return [] if study is None else queue.due(target, study)

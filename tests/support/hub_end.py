@@ -16,7 +16,8 @@ from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.store.content import Content, Examiner, Files
-from thinwire.receiver.store.quarantine import ObjectQuarantine
+from thinwire.receiver.store.news import News
+from thinwire.receiver.store.quarantine import FolderQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB
 from thinwire.shared.clock import Clock, SystemClock
@@ -99,12 +100,13 @@ class HubEnd:
         self.store = Store(self.database, blobs, disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
         self.audit = Audit(self.database, keys.signing)
+        self.news = News(self.database)
         self.pipeline = HubPipeline(
             self.store,
             self.enrolment,
             Bundles(folder / "bundles"),
             AnyContent(refusals),
-            ObjectQuarantine(folder / "quarantine", disk, clock),
+            FolderQuarantine(folder / "quarantine", disk, clock),
             self.audit,
             clock,
         )

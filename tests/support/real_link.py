@@ -56,7 +56,8 @@ def write_keys(clinic: Path) -> None:
 def hub_server(ends: TwoEnds, reflects: bool = False) -> HubServer:
     """The real server of the hub of `ends`, not started."""
     authority, clock = AUTHORITY.certificate_pem, SystemClock()
-    return HubServer(ends.hub.pipeline, ends.inbox, SERVER, authority, clock, ends.disk, ends.limits, reflects)
+    parts = ends.hub.pipeline, ends.inbox, SERVER, authority, clock, ends.disk, ends.hub.news, ends.limits
+    return HubServer(*parts, reflects)
 
 
 @contextlib.asynccontextmanager

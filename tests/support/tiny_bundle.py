@@ -42,8 +42,9 @@ SENTENCE = "right lower lobe consolidation . no pneumothorax ."
 DRAWS = 5
 
 
-def tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
-    """A bundle in `folder`, which is made. Another seed is another bundle."""
+def tiny_bundle(folder: Path, seed: int = 0, reader: int | None = None) -> Bundle:
+    """A bundle in `folder`, which is made. Another seed is another bundle. reader: the seed of the MPNN alone, for a
+    bundle that reads the graphs of another one."""
     folder.mkdir(parents=True)
     concepts = load_vocabulary().concepts
     words = sorted({*SENTENCE.split(), "[unknown]"})
@@ -57,12 +58,12 @@ def tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
     tokenizer.save(str(folder / TOKENIZER))
     shape = NetworkShape(FEATURES, len(concepts), len(FINDINGS), hidden=8, layers=1)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed if reader is None else reader)
         members = [GraphNetwork(shape) for _ in range(2)]
     save_predictor(folder / MPNN, shape, members, _calibration())
     (folder / CARD).write_text("Made by a test; it knows nothing.\n", encoding="utf-8")
     spec = BundleSpec(
-        name=f"tiny-{seed}",
+        name=f"tiny-{seed}" if reader is None else f"tiny-{seed}-{reader}",
         preset="tiny",
         working_size=SIDE * CELL,
         feature_size=FEATURES,

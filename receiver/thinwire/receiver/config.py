@@ -4,14 +4,16 @@ import json
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from thinwire.receiver.targets import ForwardSettings
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.identifiers import SiteName
 from thinwire.shared.listening.guard import Limits
 from thinwire.shared.logs import LogFormat
 
@@ -33,6 +35,12 @@ TEMPLATE = """\
 # enabled = true
 # beams = 4
 
+## Which work `serve` does itself, beside processes of `work`
+# [work]
+# predict = true
+# draft = true
+# forward = true
+
 # [metrics]
 # listen = "127.0.0.1:9464"
 
@@ -42,6 +50,18 @@ TEMPLATE = """\
 # studies = 2000
 # partials = 64
 # epochs = 512
+
+## What may be removed, and when: docs/administration.md, Retention
+# [retention]
+# waiting_days = 14
+# signed_reports = "keep"
+
+# [[retention.rules]]
+# name = "ten-years"
+# days = 3653
+# sites = ["north-valley"]
+# read = true
+# forwarded = true
 
 ## Limits of each port, against floods and silent connections; the tables are link, web, commitment and metrics
 # [limits.link]
@@ -77,6 +97,26 @@ class DraftSettings(BaseModel):
     """Studies that are drafted at once."""
 
 
+class WorkKind(StrEnum):
+    """Work that `serve` does beside the link, and `work` without it."""
+
+    PREDICT = "predict"
+    DRAFT = "draft"
+    FORWARD = "forward"
+
+
+class WorkSettings(BaseModel):
+    """Table [work]: which work `serve` does itself. Without `predict` it loads no model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    predict: bool = True
+    draft: bool = True
+    """Where [draft] enables it."""
+    forward: bool = True
+    """To the targets of [forward], and the port for their reports."""
+
+
 class MetricsSettings(BaseModel):
     """Table [metrics]."""
 
@@ -99,6 +139,41 @@ class QuotaSettings(BaseModel):
     """Objects in transfer, on disk."""
     epochs: int = Field(default=512, ge=1)
     """Epochs kept at a time, and new ones in an hour."""
+
+
+class RetentionRule(BaseModel):
+    """Table [[retention.rules]]: studies that may be removed by their age."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern="^[a-z0-9-]{1,32}$")
+    days: int = Field(ge=1, le=36_525)
+    """Since the study arrived."""
+    sites: tuple[SiteName, ...] = ()
+    """Of these clinics alone; of all where it is empty."""
+    read: bool = True
+    """Only with a signed report."""
+    forwarded: bool = True
+    """Only where every target has all of it; so none where no target is configured."""
+
+
+class RetentionSettings(BaseModel):
+    """Table [retention]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    waiting_days: int = Field(default=14, ge=0, le=3653)
+    """Between the mark of a study and its removal; until then the mark can be taken back."""
+    signed_reports: Literal["keep", "remove"] = "keep"
+    """Whether a signed report stays where its study is removed, as the law may ask."""
+    rules: tuple[RetentionRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) < len(names):
+            raise ValueError("two rules have the same name")
+        return self
 
 
 class LinkLimits(Limits):
@@ -191,13 +266,25 @@ class Settings(BaseSettings):
     """Table [draft]; in the environment THINWIRE_RECEIVER_DRAFT__ENABLED and so on."""
     forward: ForwardSettings = ForwardSettings()
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
+    work: WorkSettings = WorkSettings()
     metrics: MetricsSettings = MetricsSettings()
     quota: QuotaSettings = QuotaSettings()
+    retention: RetentionSettings = RetentionSettings()
     limits: HubLimits = HubLimits()
     reflection: bool = False
     """Whether the gRPC server lists its services to callers (gRPC server reflection)."""
     log: LogFormat = LogFormat.TEXT
     """Lines for people, or one JSON object a line."""
+
+    @property
+    def served_work(self) -> frozenset[WorkKind]:
+        """The work that `serve` does."""
+        does = {
+            WorkKind.PREDICT: self.work.predict,
+            WorkKind.DRAFT: self.work.draft and self.draft.enabled,
+            WorkKind.FORWARD: self.work.forward,
+        }
+        return frozenset(kind for kind, done in does.items() if done)
 
     @property
     def cap(self) -> timedelta:

@@ -16,7 +16,6 @@ from thinwire.receiver.store.claims import DRAFT, Claim
 from thinwire.receiver.store.records import PendingGraph, item_of
 from thinwire.receiver.store.store import Store
 from thinwire.shared.formats.graph import FusedGraph
-from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ class Drafting:
 
     def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
         try:
-            return [decode(self._store.blob(waiting.blob), waiting.study, self._bundles.coder)]
+            return [self._bundles.graph(self._store.blob(waiting.blob), waiting.study)]
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             self._skip(waiting, error)
             return []

@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +17,14 @@ from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.receiver.decoding.process import EXAMINING, RENDERING, DecodingProcess
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.export.best_image import StudyImages
-from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.store.content import Examiner
-from thinwire.receiver.store.quarantine import ObjectQuarantine
+from thinwire.receiver.store.news import News
+from thinwire.receiver.store.quarantine import FolderQuarantine, ObjectQuarantine, SharedQuarantine
+from thinwire.receiver.store.shared_bundles import SharedBundles
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB, audit, sites
 from thinwire.receiver.store.worklist_query import Worklist
@@ -39,6 +43,8 @@ from thinwire.shared.storage.object_blobs import ObjectBlobs
 from thinwire.shared.storage.object_store import ObjectStore, object_store
 
 DATABASE = "thinwire.db"
+_TRIES, _PAUSE = 20, 0.1
+"""Tries for a lock that another process holds for a moment, and seconds between them."""
 DAMAGED = "quarantine/_damaged"
 """No site has this name."""
 
@@ -60,6 +66,7 @@ class Hub:
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
     worklist: Worklist = field(repr=False)
+    news: News = field(repr=False)
     listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
@@ -72,35 +79,42 @@ class Hub:
             return FolderInbox(self.data / "inbox", self.disk, self.clock)
         return PieceInbox(self.database, self.objects, self.data / "inbox", self.disk, self.clock)
 
+    def quarantine(self) -> ObjectQuarantine:
+        if self.objects is None:
+            return FolderQuarantine(self.data / "quarantine", self.disk, self.clock)
+        return SharedQuarantine(self.objects, self.clock)
+
     def damaged_blobs(self) -> Blobs:
         """Damaged blobs as they were found, set aside by `check --repair`."""
         return _blobs(self.objects, self.data, DAMAGED, self.disk)
 
     def pipeline(self) -> HubPipeline:
         examiner = Examiner(self.bundles.coder, Decoder(EXAMINING, self.settings.largest_study))
-        quarantine = ObjectQuarantine(self.data / "quarantine", self.disk, self.clock)
         return HubPipeline(
             self.store,
             self.enrolment,
             self.bundles,
             examiner,
-            quarantine,
+            self.quarantine(),
             self.audit,
             self.clock,
             self.settings.batch,
         )
 
-    def drafting(self, pipeline: HubPipeline) -> Drafting:
-        """Drafting of reports while `pipeline` is idle."""
-        drafting = Drafting(self.store, self.bundles, self.settings.draft, pipeline.idle)
-        pipeline.on_idle = drafting.wake
-        return drafting
+    def drafting(self, idle: threading.Event) -> Drafting:
+        """Drafting of reports while `idle` is set."""
+        return Drafting(self.store, self.bundles, self.settings.draft, idle)
 
 
-def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str | None = None) -> BundleId:
-    """Create a hub in `data` with this default bundle. database: the URL of PostgreSQL, for the settings; else the
-    environment's. Raises BadConfiguration if the folder or the database already holds a hub."""
-    settings = settings_of({"database": database} if database else {})
+def make_hub(
+    data: Path, bundle: Path, disk: Disk, clock: Clock, database: str | None = None, blobs: str | None = None
+) -> BundleId:
+    """Create a hub in `data` with this default bundle. database, blobs: the URLs of PostgreSQL and of an object store,
+    for the settings; else the environment's. Raises BadConfiguration if the folder or the database already holds a
+    hub."""
+    given = {"database": database, "blobs": blobs}
+    settings = settings_of({name: value for name, value in given.items() if value})
+    objects = None if settings.blobs is None else object_store(settings.blobs, disk)
     if (data / FILE).exists():
         raise BadConfiguration(
             "the folder already holds a hub", "Choose another --data folder; a hub is never replaced."
@@ -108,19 +122,26 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str |
     disk.make_folder(data)
     if any(each.name != "bundles" for each in data.iterdir()):
         raise BadConfiguration("the folder is not empty", "Choose an empty --data folder for the new hub.")
-    id = add_bundle(data / "bundles", bundle, disk)
-    make_default(data / "bundles", id, disk)
+    id = None if objects is not None else _first_bundle(Bundles(data / "bundles"), bundle, disk)
     make_keyring(data / "keys", disk, clock)
     create_database(_place(data, settings), HUB)
-    with _opened(data, settings) as made, made.read() as connection:
-        if made.shared and connection.scalar(select(or_(exists().select_from(sites), exists().select_from(audit)))):
-            raise BadConfiguration(
-                "the database already holds a hub",
-                "Copy config.toml and the folder keys from the data folder of that hub to make another replica of it, "
-                "or make another database.",
-            )
+    with _opened(data, settings) as made:
+        with made.read() as connection:
+            if made.shared and connection.scalar(select(or_(exists().select_from(sites), exists().select_from(audit)))):
+                raise BadConfiguration(
+                    "the database already holds a hub",
+                    "Copy config.toml and the folder keys from the data folder of that hub to make another replica of "
+                    "it, or make another database.",
+                )
+        id = id or _first_bundle(_bundles(objects, made, data, disk, clock), bundle, disk)
     # Last: a folder without it is not a hub.
-    disk.write(data / FILE, new_file(database=database).encode(), "config")
+    disk.write(data / FILE, new_file(database=database, blobs=blobs).encode(), "config")
+    return id
+
+
+def _first_bundle(bundles: Bundles, source: Path, disk: Disk) -> BundleId:
+    id = bundles.add(source, disk)
+    bundles.choose(id, disk)
     return id
 
 
@@ -135,9 +156,11 @@ def bring_forward(data: Path, disk: Disk | None = None, by_itself: bool = False)
     by_itself: no person asked for it. A PostgreSQL database, of which no copy is written, is then refused."""
     settings = load_settings(data)
     disk, place = disk or Disk(reserve=settings.disk_reserve), _place(data, settings)
+    if found_version(place) == HUB.version:
+        return None  # processes of this version may go on
     with serving_lock(data):
         if found_version(place) == HUB.version:
-            return None  # an import of this version may go on
+            return None
         if by_itself and isinstance(place, str):
             return None  # `open_hub` refuses it
         with offline_lock(data):
@@ -180,11 +203,18 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             blobs,
             Store(database, blobs, disk.step, keys.signing, clock, settings.quota),
             SiteRegistry(database, keys, clock, settings.quota),
-            Bundles(data / "bundles"),
+            _bundles(objects, database, data, disk, clock),
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
+            News(database),
         )
+
+
+def _bundles(objects: ObjectStore | None, database: Database, data: Path, disk: Disk, clock: Clock) -> Bundles:
+    if objects is None:
+        return Bundles(data / "bundles")
+    return SharedBundles(data / "bundles", database, ObjectBlobs(objects, "bundles"), disk, clock)
 
 
 def _blobs(objects: ObjectStore | None, data: Path, name: str, disk: Disk) -> Blobs:
@@ -193,12 +223,58 @@ def _blobs(objects: ObjectStore | None, data: Path, name: str, disk: Disk) -> Bl
 
 @contextlib.contextmanager
 def serving_lock(data: Path) -> Iterator[None]:
-    """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration if another process serves."""
+    """Hold DATA/lock: no process serves the hub, or works on it. Raises BadConfiguration if one does."""
     try:
         with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield
     except BlockingIOError:
-        raise BadConfiguration("another process already serves this hub", "Stop the other `serve` first.") from None
+        raise BadConfiguration(
+            "another process already serves this hub", "Stop `serve` and `work` of this hub first."
+        ) from None
+
+
+@contextlib.contextmanager
+def working_lock(data: Path, serves: bool) -> Iterator[bool]:
+    """Hold DATA/lock with others: nothing brings the hub forward or restores it. Yields whether this process was the
+    only one at first. serves: hold DATA/serve.lock too, which one `serve` has. Raises BadConfiguration."""
+    with contextlib.ExitStack() as held:
+        if serves:
+            try:
+                held.enter_context(flock(data / "serve.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise BadConfiguration(
+                    "another process already serves this hub", "Stop the other `serve` first."
+                ) from None
+        alone = True
+        try:
+            with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                pass
+        except BlockingIOError:
+            alone = False
+        for again in range(_TRIES, -1, -1):
+            try:
+                held.enter_context(flock(data / "lock", fcntl.LOCK_SH | fcntl.LOCK_NB))
+                break
+            except BlockingIOError:
+                # Another process may look at this moment whether it is the only one.
+                if not again:
+                    raise BadConfiguration(
+                        "the hub is brought forward or restored, or an earlier version serves it",
+                        "Let it end, or stop it; then repeat.",
+                    ) from None
+                time.sleep(_PAUSE)
+        yield alone
+
+
+@contextlib.contextmanager
+def removal_lock(hub: Hub) -> Iterator[None]:
+    """Hold DATA/removal.lock: studies are removed by one process at a time, and none during a backup, which copies what
+    its database names. Raises HubBusy, DatabaseBusy."""
+    try:
+        with flock(hub.data / "removal.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), hub.database.alone("removal"):
+            yield
+    except BlockingIOError:
+        raise HubBusy("studies are removed, or a backup is made, at this hub", "Let it end, then repeat.") from None
 
 
 @contextlib.contextmanager

@@ -295,7 +295,7 @@ class _Import:
     def _session(self, site: SiteName) -> IngestSession:
         """The site's end of the protocol. Raises NotEnrolled."""
         if site not in self._sessions:
-            self._pipeline.check_site(site, None)
+            self._pipeline.check_site(site)
             hub = self._hub
             session = IngestSession(site, self._inbox, self._pipeline, hub.clock, hub.disk)
             self._open_sessions.callback(session.close)

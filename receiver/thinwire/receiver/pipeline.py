@@ -6,7 +6,7 @@ acknowledged. Graphs are predicted beside the server: in batches, urgent ones fi
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.store.additions import Decision
 from thinwire.receiver.store.claims import PREDICT, Claim
 from thinwire.receiver.store.content import Examiner, patient_of
+from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, item_of
@@ -33,7 +34,6 @@ from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import stored_manifest
-from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey, digest
 
 if TYPE_CHECKING:
@@ -46,19 +46,12 @@ BATCH = 32
 PAUSE = 5.0
 """Seconds until the next look after one that failed, as with a busy database."""
 POLL_SECONDS = 30.0
-"""Seconds between two looks for parked graphs that are due, and for graphs of another process."""
+"""Seconds between two looks for parked graphs that are due."""
 INFERENCE, RECEIVING = "inference", "receiving"
 """Names of loops in the list of parked items."""
 
 MOST_SET_ASIDE = 64
 """Parked items of one site; further ones are logged alone, so that a site does not fill the list."""
-
-Notify = Callable[[SiteName], None]
-"""Called for each site with a new receipt or tier request; the server then sends it in the open session."""
-
-
-def _no_server(_site: SiteName) -> None:
-    """No server listens."""
 
 
 def _no_listener() -> None:
@@ -78,10 +71,8 @@ class HubPipeline:
         audit: Audit,
         clock: Clock,
         batch: int = BATCH,
-        notify: Notify = _no_server,
     ) -> None:
         self.store = store
-        self.notify = notify
         self.idle = threading.Event()
         """Set while no graph waits for inference; drafting runs only then."""
         self.on_idle: Callable[[], None] = _no_listener
@@ -106,7 +97,7 @@ class HubPipeline:
             content = self._examiner.examine(site, header, plaintext, verify_key)
         except (BadFormat, Forged, UnknownBundle) as error:
             with self.store.parked.guard(RECEIVING, f"{site}/quarantine"):
-                self._quarantine.add(site, object, plaintext, error)
+                self._quarantine.add(site, header.study, object, plaintext, error)
             raise
         receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
         self._received(site, object)
@@ -125,11 +116,11 @@ class HubPipeline:
     def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
         return self._enrolment.renew(site, certificate, request, proof)
 
-    def record_connected(self, site: SiteName, certificate: bytes) -> None:
-        self._enrolment.record_connected(site, certificate)
+    def connect(self, site: SiteName, certificate: bytes) -> None:
+        self._enrolment.connect(site, certificate)
 
-    def check_site(self, site: SiteName, certificate: Digest | None) -> None:
-        self._enrolment.check_site(site, certificate)
+    def check_site(self, site: SiteName) -> None:
+        self._enrolment.check_site(site)
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
         return self._enrolment.refused(certificates)
@@ -146,6 +137,9 @@ class HubPipeline:
 
     def check_room(self, site: SiteName, size: int) -> None:
         self.store.check_room(site, size)
+
+    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
+        self.store.check_wanted(site, study)
 
     def audit_head(self) -> bytes:
         return self._audit.signed_head()
@@ -217,6 +211,11 @@ class HubPipeline:
             # Cleared before the next query, not before the wait, so that a new graph or a stop is not missed.
             self._changed.clear()
 
+    def heard(self, topics: Set[str], by_others: bool) -> None:
+        """As `news.Heard`: another process may have stored a graph."""
+        if by_others and STUDIES in topics:
+            self._wake()
+
     def stop(self) -> None:
         """Let `run` end after the present batch."""
         self._stopping.set()
@@ -247,9 +246,9 @@ class HubPipeline:
         return len(claim.pieces)
 
     def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
-        """The graph in a list; empty for one that cannot be read."""
+        """The graph in a list, under the name of the bundle that reads it; empty for one that cannot be read."""
         try:
-            return [decode(self.store.blob(pending.blob), pending.study, self._bundles.coder)]
+            return [self._bundles.graph(self.store.blob(pending.blob), pending.study)]
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             self.store.parked.park(INFERENCE, item_of(pending.site, pending.study), error)
             return []
@@ -278,14 +277,12 @@ class HubPipeline:
         stored = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
         if self.store.add_prediction(pending, stored, claim):
             log.info("site %s: a study is triaged as %s", pending.site, stored.urgency)
-            self.notify(pending.site)
 
     # Readers.
 
     def record_opened(self, site: SiteName, study: StudyKey) -> None:
         """A reader opens a study; for the first time, the clinic gets a receipt. Raises DiskFull, HubBusy."""
-        if self.store.record_opened(site, study):
-            self.notify(site)
+        self.store.record_opened(site, study)
 
     def report(self, written: Report, event: ReportEvent, also: Callable[[Connection], object]) -> Report:
         """Store the next version of a report; a signed one is sent to the clinic in the receipt `read`.
@@ -300,7 +297,6 @@ class HubPipeline:
         self.store.add_report(report, also)
         if state is ReportState.FINAL:
             log.info("site %s: the report on a study is signed", report.site)
-            self.notify(report.site)
         return report
 
     def decide(

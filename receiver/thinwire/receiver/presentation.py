@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thinwire.receiver.inference.calibration import PredictionSet
-from thinwire.receiver.store.records import StoredFinding
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction
 from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
@@ -92,11 +92,12 @@ def study_page(
     arriving: Mapping[Tier, str],
     draft: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
+    others: Sequence[StoredPrediction] = (),
 ) -> RenderableType:
     """Everything that the hub knows of one study, without the patient's identity.
 
     arriving: a label for each tier that is usable already and not received whole. draft: as the hub stores it
-    (docs/report-decoder.md). warnings: of the clinic's intake.
+    (docs/report-decoder.md). warnings: of the clinic's intake. others: predictions that the worklist does not show.
     """
     study, prediction = row.study, row.study.prediction
     facts = Table.grid(padding=(0, 2))
@@ -134,6 +135,12 @@ def study_page(
         shown = Text(outcome, "yellow" if outcome is PredictionSet.EITHER else "")
         table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), shown)
     parts: list[RenderableType] = [facts, "", table]
+    if others:
+        history = Table("other bundle", "predicted", "urgency", "findings (95 % interval)")
+        for other in others:
+            said = findings_text(other.findings)
+            history.add_row(other.bundle.hex()[:SHORT], other.at.strftime("%Y-%m-%d"), str(other.urgency), said)
+        parts += ["", history]
     return Group(*parts, "", *draft_lines(draft, prediction.unfamiliar)) if draft is not None else Group(*parts)
 
 

@@ -2,30 +2,22 @@
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import torch
-
-from thinwire.receiver.access.audit_message import Act, Message
-from thinwire.receiver.drafting import LEAST_URGENT
-from thinwire.receiver.export.fhir import Written
-from thinwire.receiver.forward.forwarding import forwarding
-from thinwire.receiver.hub import Hub, offline_lock, serving_lock
+from thinwire.receiver.hub import Hub, offline_lock, working_lock
 from thinwire.receiver.operations.monitoring import monitoring
+from thinwire.receiver.operations.retention import RetentionLoop
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
+from thinwire.receiver.work import begin, recorded, unhurried, working
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
-from thinwire.shared.errors import HubBusy, Retryable, told
-from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.errors import HubBusy
 from thinwire.shared.storage.status_file import EVERY
 
 log = logging.getLogger(__name__)
@@ -43,30 +35,17 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
     host, _ = host_and_port(listen)
-    with serving_lock(hub.data):
-        hub.database.require_sound()
-        hub.store.parked.begin()
-        hub.store.claims.begin(alone=not hub.database.shared)
+    with working_lock(hub.data, serves=True) as alone:
+        begin(hub, alone)
         with hub.store.parked.guard(SWEEP):
             _sweep(hub)
         with contextlib.ExitStack() as services:
-            services.enter_context(_recorded(hub))
-            services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
+            services.enter_context(recorded(hub, "serve"))
+            services.enter_context(hub.news.running())
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
                 log.info("metrics and health on port %d", monitoring_port)
             asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
-
-
-@contextlib.contextmanager
-def _recorded(hub: Hub) -> Iterator[None]:
-    """Start and stop in the audit log; the first also signs a log that an earlier version left."""
-    hub.audit.record(Message(Act.STARTED, hub.clock.now(), "serve"))
-    yield
-    try:
-        hub.audit.record(Message(Act.STOPPED, hub.clock.now(), "serve"))
-    except Retryable as error:
-        log.error("the stop is not in the audit log: %s", error)
 
 
 def _sweep(hub: Hub) -> None:
@@ -80,13 +59,6 @@ def _sweep(hub: Hub) -> None:
         log.info("removed %d unfinished files", swept)
 
 
-def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
-    """The report and the draft of a study."""
-    draft = hub.store.draft(site, study)
-    sentences = json.loads(draft)["sentences"] if draft else []
-    return Written(hub.store.report(site, study), tuple(sentence["text"] for sentence in sentences))
-
-
 async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None]) -> None:
     pipeline = hub.pipeline()
     # Made before clinics connect, so that an unusable address or certificate is an error at the start.
@@ -94,7 +66,6 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = hub.inbox()
-    changes = hub.database.changes()
     server = HubServer(
         pipeline,
         inbox,
@@ -102,52 +73,36 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.keys.authority.certificate_pem,
         hub.clock,
         hub.disk,
+        hub.news,
         reflects=hub.settings.reflection,
-        changed=changes.seen,
         guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
-    pipeline.notify = server.notify
+    hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    # Loaded now, so that the first study does not wait for it.
-    predictor = hub.bundles.predictor(hub.bundles.default())
-    log.info(
-        "torch %s on %s, bundle %s (%s)",
-        torch.__version__,
-        predictor.device,
-        predictor.spec.name,
-        predictor.spec.preset,
-    )
-    port = await server.start(listen)
-    # If inference ends with an error, the process stops, so that a supervisor starts it again.
-    inference = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
-    inference.add_done_callback(lambda _: stop.set())
-    drafting = hub.drafting(pipeline)
-    drafts = threading.Thread(target=_draft, args=(drafting.run,))
-    if hub.settings.draft.enabled:
-        drafts.start()
-    status = asyncio.ensure_future(_write_link_status(hub, server, stop))
-    try:
-        if web_server is not None:
-            web_server.start()
-        ready(port, None if web_server is None else web_server.url)
-        await stop.wait()
-        log.info("stopping")
-    finally:
-        stop.set()
-        await asyncio.wait({status})
-        if web_server is not None:
-            await asyncio.to_thread(web_server.stop)
-        await server.stop()
-        changes.close()
-        link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
-        drafting.stop()
-        pipeline.stop()
-        if drafts.is_alive():
-            drafts.join()
-        await inference
+    retention = RetentionLoop(hub)
+    removals = threading.Thread(target=unhurried, args=(retention.run,), name="retention")
+    with working(hub, hub.settings.served_work, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
+        port = await server.start(listen)
+        removals.start()
+        status = asyncio.ensure_future(_write_link_status(hub, server, stop))
+        try:
+            if web_server is not None:
+                web_server.start()
+            ready(port, None if web_server is None else web_server.url)
+            await stop.wait()
+            log.info("stopping")
+        finally:
+            stop.set()
+            await asyncio.wait({status})
+            if web_server is not None:
+                await asyncio.to_thread(web_server.stop)
+            await server.stop()
+            link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
+            retention.stop()
+            removals.join()
 
 
 async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:
@@ -163,13 +118,3 @@ async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -
 def _record_links(hub: Hub, links: list[SiteLink]) -> None:
     with hub.store.parked.guard(LINK_STATUS):
         link_status.write_status(hub.data, links, hub.clock.now())
-
-
-def _draft(run: Callable[[], None]) -> None:
-    """Run drafting in this thread with the lowest priority."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
-    try:
-        run()
-    except Exception as error:  # noqa: BLE001 - triage goes on without drafts; the error's text may name a patient
-        log.error("drafting stopped until the next start; triage continues: %s", told(error))

@@ -29,6 +29,7 @@
         ├── Forged                 a signature, tag, digest or identity that is not valid
         ├── UnknownBundle          a payload names a bundle that this end does not have
         ├── UnknownStudy
+        ├── StudyErased            the hub removed the study for good
         ├── ReportSigned           a signed report cannot be changed
         ├── NotEnrolled            no certificate, a foreign one, or a used or expired join token
         └── ProtocolBroken         the other end violates docs/wire-protocol.md
@@ -187,6 +188,10 @@ class UnknownBundle(Final):
 class UnknownStudy(Final):
     code = 66  # EX_NOINPUT
     remedy = "See `worklist` (hub) or `status` (clinic) for the list of studies."
+
+
+class StudyErased(Final):
+    remedy = "Nothing of it is kept, and it is not taken again. The hub's administrator knows why."
 
 
 class ReportSigned(Final):

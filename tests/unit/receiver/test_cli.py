@@ -161,7 +161,14 @@ def test_worklist_and_show(data: str, parts: StudyParts) -> None:
     assert row["urgency"] in ("immediate", "urgent", "uncertain")
     assert parts.study.hex()[:8] in said(run("worklist", "--data", data))
     shown = json.loads(said(run("show", parts.study.hex()[:6], "--data", data, "--json")))
-    assert shown == {**row, "arriving": {}, "draft": None, "picture": None, "sop_instance_uid": None, "warnings": []}
+    more: dict[str, object] = {
+        "arriving": {},
+        "draft": None,
+        "other_predictions": [],
+        "picture": None,
+        "sop_instance_uid": None,
+    }
+    assert shown == {**row, **more, "warnings": []}
     assert parts.study.hex() in said(run("show", parts.study.hex()[:6].upper(), "--data", data))
     assert isinstance(run("show", "nothing", "--data", data).exception, UnknownStudy)
     assert isinstance(run("show", parts.study.hex(), "--data", data, "--site", "other").exception, UnknownStudy)

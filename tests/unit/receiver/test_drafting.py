@@ -22,8 +22,8 @@ from thinwire.receiver.inference.bundles import add_bundle
 from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.pipeline import HubPipeline
-from thinwire.receiver.serve import _draft
 from thinwire.receiver.store.records import StoredPrediction, StoredStudy
+from thinwire.receiver.work import _draft
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
@@ -197,7 +197,8 @@ def test_the_pipeline_rests_only_when_all_is_read(hub: Hub, clinic: Clinic, bund
 
 def test_reading_and_drafting_run_beside_each_other(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
     pipeline = hub.pipeline()
-    drafts = hub.drafting(pipeline)
+    drafts = hub.drafting(pipeline.idle)
+    pipeline.on_idle = drafts.wake
     written = threading.Event()
     pipeline_thread = threading.Thread(target=pipeline.run)
     step = hub.store._step

@@ -23,6 +23,7 @@ from thinwire.receiver.inference.mpnn import Prediction, Predictor
 from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.pipeline import MOST_SET_ASIDE, RECEIVING, HubPipeline
 from thinwire.receiver.store import queries as queries_module
+from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.store.records import OpenedPart, StoredPrediction
 from thinwire.receiver.store.worklist import as_json, worklist
 from thinwire.shared.crypto.envelope import Kind
@@ -67,9 +68,9 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
     hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle
 ) -> None:
     pipeline = hub.pipeline()
-    told: list[str] = []
-    pipeline.notify = told.append
     put(pipeline, clinic, parts.graph)
+    told: list[str] = []
+    hub.news.subscribe(lambda topics, _: told.extend(topics - {STUDIES}))
     (row,) = worklist(hub.store.studies())
     assert row.urgency is None
     assert pipeline.predict_waiting() == 1

@@ -107,6 +107,7 @@ def test_a_link_status_that_cannot_be_written_holds_no_clinic_up(hub: Hub, monke
         hub.keys.authority.certificate_pem,
         hub.clock,
         hub.disk,
+        hub.news,
     )
 
     async def longest_wait() -> float:

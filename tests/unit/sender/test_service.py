@@ -264,7 +264,7 @@ def test_a_study_that_a_restored_database_does_not_know_is_taken_back_or_listed(
 ) -> None:
     path, text = write_study(tmp_path / "in", 1_000_000_003), StudyText("Left effusion.", TextSource.REPORT)
     outbox, data = pipeline.outbox, tmp_path / "clinic"
-    with sqlite3.connect(":memory:") as older, sqlite3.connect(outbox.database.path) as database:
+    with sqlite3.connect(":memory:") as older, sqlite3.connect(outbox.database.file) as database:
         database.backup(older)
         (outcome,) = accept_files(pipeline, quarantine, [path], text)
         older.backup(database)

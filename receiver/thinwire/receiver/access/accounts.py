@@ -38,6 +38,8 @@ _TOUCH_INTERVAL = timedelta(minutes=1)
 _TOKEN_BYTES = 32
 _AT_ONCE = 2
 """Passwords that are hashed at the same time; each takes 64 MiB."""
+_TURN = "accounts"
+"""Of all writers to their tables."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 Also = Callable[[Connection], object]
@@ -97,14 +99,15 @@ class Accounts:
     def add(self, name: str, full_name: str, role: Role, also: Also) -> str:
         """A new account; returns the secret of its one-time link. Raises BadInput."""
         row = self._new(name, full_name, role)
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             _insert(connection, row)
+            secret = self._invite(connection, name)
             also(connection)
-            return self._invite(connection, name)
+        return secret
 
     def remove(self, name: str, also: Also) -> None:
         """Close an account and end its sessions; its name is not reused, since reports have it. Raises BadInput."""
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             open_ = (accounts.c.name == name) & accounts.c.closed_at.is_(None)
             done = connection.execute(update(accounts).where(open_).values(closed_at=micros(self._clock.now())))
             if done.rowcount != 1:
@@ -115,7 +118,7 @@ class Accounts:
 
     def first(self) -> str | None:
         """The secret of a one-time link that makes the first administrator; None once an account has been made."""
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             if connection.scalar(select(exists().where(accounts.c.name.is_not(None)))):
                 return None
             connection.execute(delete(invitations).where(invitations.c.account.is_(None)))
@@ -138,7 +141,7 @@ class Accounts:
                 f"Choose one of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a phrase of a few words is best.",
             )
         hashed = self._hash(password)
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             row = self._invitation(connection, secret)
             if row is None:
                 raise BadInput("the link was used or is expired", "Ask for a new one: thinwire-receiver account link.")
@@ -153,12 +156,13 @@ class Accounts:
 
     def link(self, name: str, also: Also) -> str:
         """The secret of a new one-time link, for a lost password; older links become invalid. Raises BadInput."""
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             if self._open(connection, name) is None:
                 raise BadInput("there is no open account of this name", "See `thinwire-receiver account list`.")
             connection.execute(delete(invitations).where(invitations.c.account == name))
+            secret = self._invite(connection, name)
             also(connection)
-            return self._invite(connection, name)
+        return secret
 
     def check(self, name: str, password: str) -> Account | None:
         """The account with this password, or None; equally slow for unknown names."""
@@ -182,7 +186,7 @@ class Accounts:
         Raises BadInput where the name is taken by another account.
         """
         this = (accounts.c.issuer == issuer) & (accounts.c.subject == subject)
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             row = connection.execute(select(accounts).where(this)).one_or_none()
             if row is None:
                 _insert(connection, {**self._new(name, full_name, role), "issuer": issuer, "subject": subject})
@@ -198,7 +202,7 @@ class Accounts:
     def start(self, name: str, also: Also) -> str:
         """A new session; returns its secret, which the browser alone keeps."""
         secret, now = self._secret(), micros(self._clock.now())
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             old = micros(self._clock.now() - LONGEST)
             connection.execute(delete(sessions).where(sessions.c.started_at < old))
             row = {"hash": _hash(secret), "account": name, "started_at": now, "seen_at": now}
@@ -214,7 +218,7 @@ class Accounts:
         if row is None or not _holds(row, now):
             return None
         if touch and now - moment(row.seen_at) > _TOUCH_INTERVAL:
-            with self._database.write() as connection:
+            with self._database.write(turn=_TURN) as connection:
                 connection.execute(update(sessions).where(this).values(seen_at=micros(now)))
         return Session(_account(row), _hash(f"form {secret}").hex())
 
@@ -226,7 +230,7 @@ class Accounts:
         return frozenset(hashes[row.hash] for row in rows if _holds(row, now))
 
     def end(self, secret: str, also: Also) -> None:
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             connection.execute(delete(sessions).where(sessions.c.hash == _hash(secret)))
             also(connection)
 

@@ -23,12 +23,14 @@ from thinwire.shared.errors import BadFormat, Forged
 from thinwire.shared.formats.audit_head import AuditHead, read_signed_head, sign_head, signed_head
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, take_turn
 
 log = logging.getLogger(__name__)
 
 GENESIS = Digest(hashlib.sha256(b"thinwire audit v1").digest())
 PAGE = 1000
+_TURN = "audit"
+"""Of all writers to the log: a message follows the one before."""
 _REMEDY = "Keep this database as evidence, and compare it with a backup from before."
 _LOST_REMEDY = (
     f"{_REMEDY} If the hub was restored from a backup, its log ends there: record so with "
@@ -63,7 +65,7 @@ class Audit:
 
     def record(self, message: Message) -> None:
         """Append a message; durable when this returns. Raises DiskFull, HubBusy: then the act must not happen."""
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             self.append(connection, message)
 
     def append(self, connection: Connection, message: Message) -> None:
@@ -105,7 +107,8 @@ class Audit:
         with self._database.read() as connection:
             if connection.scalar(select(exists().where(mine))):
                 return
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
+            take_turn(connection, _TURN)
             holds = _holds(connection, kept)
             if holds:
                 held = exists().where(table.c.number == anchors.c.number, table.c.digest == anchors.c.digest)
@@ -125,7 +128,7 @@ class Audit:
         number of those that clinics have told. The others tell theirs later, and tell them at every connection."""
         held = exists().where(table.c.number == anchors.c.number, table.c.digest == anchors.c.digest)
         older = anchors.c.told_at <= micros(message.at)
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             count = connection.scalar(select(func.count()).select_from(anchors).where(~held, older)) or 0
             self.append(connection, message)
         return count
@@ -178,7 +181,7 @@ class Audit:
 
     def record_exported(self, target: str, number: int) -> None:
         row = insert_new(exports).values(target=target, number=number)
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             connection.execute(row.on_conflict_do_update(index_elements=["target"], set_={"number": number}))
 
     def _check_signature(self, last: Head) -> None:
@@ -211,7 +214,9 @@ class Audit:
 
 
 def append(connection: Connection, message: Message, signing: Ed25519PrivateKey) -> None:
-    """Add a message within a writing transaction, together with the event that it records, or not at all."""
+    """Add a message within a writing transaction, together with the event that it records, or not at all. It is the
+    transaction's last act: whoever else adds one waits until it ends."""
+    take_turn(connection, _TURN)
     last, text = _head(connection), message.xml()
     head = AuditHead(last.number + 1, _chained(last.digest, text), message.at)
     row = {"number": head.number, "at": micros(head.at), "message": text, "digest": head.digest}

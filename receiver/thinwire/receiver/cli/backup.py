@@ -14,9 +14,10 @@ from thinwire.receiver.cli.acts import act_of, also, operator
 from thinwire.receiver.cli.options import Data, Json, write_json
 from thinwire.receiver.cli.progress import meter
 from thinwire.receiver.config import load_settings
-from thinwire.receiver.hub import offline_lock, open_hub
+from thinwire.receiver.hub import offline_lock, open_hub, removal_lock
 from thinwire.receiver.operations.backup import Copied, back_up, record_taken, restore
 from thinwire.receiver.operations.recovery import Recovered, recover
+from thinwire.receiver.operations.retention import Retention
 from thinwire.receiver.sites.keyring import load_keyring
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadConfiguration, BadFormat
@@ -50,7 +51,7 @@ def backup_command(
         if folder is None:
             record_taken(hub.database, _moment(str(taken_at)), clock, made)
         else:
-            with meter(Console(stderr=True)) as draw:
+            with removal_lock(hub), meter(Console(stderr=True)) as draw:
                 done = back_up(
                     hub.database, data, folder, hub.disk, clock, made, lambda n, i, of: draw(n, i, of, f"{i} of {of}")
                 )
@@ -90,6 +91,8 @@ def restore_command(
     with meter(Console(stderr=True)) as draw:
         done = restore(data, folder, disk, clock, restored, lambda n, i, of: draw(n, i, of, f"{i} of {of}"))
     with open_hub(data, clock) as hub, offline_lock(data):
+        # Before parts on the disk are looked at: those of a removed study are not put back.
+        Retention(hub).remove_blobs()
         back = recover(hub)
     if json_:
         write_json({**_json(done), "recovered_parts": back.parts, "unnamed_files": back.left})

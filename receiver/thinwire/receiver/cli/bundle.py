@@ -6,14 +6,17 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
 from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.archive import predictions_of
 from thinwire.receiver.cli.acts import act_of, audited
 from thinwire.receiver.cli.options import Data, Json, stdout, write_json
+from thinwire.receiver.cli.progress import meter
 from thinwire.receiver.hub import open_hub
-from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.training.card import write_measured
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadBundle
@@ -66,9 +69,9 @@ def add(
         open_hub(data, SystemClock()) as hub,
         audited(hub, act_of(hub, Act.BUNDLE_ADDED, bundle.id.hex(), detail=chosen)),
     ):
-        id = add_bundle(data / "bundles", folder, hub.disk)
+        id = hub.bundles.add(folder, hub.disk)
         if default:
-            make_default(data / "bundles", id, hub.disk)
+            hub.bundles.choose(id, hub.disk)
         hub.store.parked.retry()  # graphs that named it
     typer.echo(f"The hub has bundle {id.hex()[:8]}" + (", its default." if default else "."), err=True)
 
@@ -88,15 +91,37 @@ def list_(data: Data, json_: Json = False) -> None:
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle default 5c1e --data hub`")
 def default(
-    bundle: Annotated[str, typer.Argument(help="The bundle's id, or its first hex digits.")], data: Data
+    bundle: Annotated[str, typer.Argument(help="The bundle's id, or its first hex digits.")],
+    data: Data,
+    archive: Annotated[
+        bool,
+        typer.Option("--archive", help="Show what predict-archive predicted with it, for studies that nobody opened."),
+    ] = False,
 ) -> None:
-    """Choose the hub's default bundle. A running `serve` uses it after its next start."""
+    """Choose the hub's default bundle. It predicts and drafts from now on every new graph that it can read; a graph of
+    another encoder is read by the bundle that made it. A running `serve` uses it at once.
+
+    With --archive its stored predictions become those of the worklist too, for studies that nobody has opened or
+    reported on. What the worklist showed stays in the history. The clinics get a receipt for each change. The command
+    can be repeated and goes on where it was.
+    """
     with open_hub(data, SystemClock()) as hub:
         id = hub.bundles.find(bundle)
         hub.bundles.bundle(id)
         with audited(hub, act_of(hub, Act.BUNDLE_CHOSEN, id.hex())):
-            make_default(data / "bundles", id, hub.disk)
-    typer.echo(f"Bundle {id.hex()[:8]} is the hub's default.", err=True)
+            hub.bundles.choose(id, hub.disk)
+        typer.echo(f"Bundle {id.hex()[:8]} is the hub's default.", err=True)
+        if archive:
+            store = predictions_of(hub)
+            with (
+                audited(hub, act_of(hub, Act.ARCHIVE_SHOWN, id.hex())),
+                meter(Console(stderr=True)) as progress,
+            ):
+                count, total = 0, sum(store.graphs_by_bundle().values())
+                for passed, changed in store.show_all(id):
+                    count += changed
+                    progress("worklist", passed, max(passed, total), f"{count:,} changed")
+            typer.echo(f"{count:,} unread studies show its prediction now.", err=True)
 
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle card my-bundle --evaluation figures/evaluation.json`")

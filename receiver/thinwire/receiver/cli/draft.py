@@ -17,7 +17,6 @@ from thinwire.receiver.store.records import PendingGraph
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
-from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import SiteName, digest
 
 
@@ -41,7 +40,7 @@ def draft_command(
         payload = hub.store.plaintext(found.site, found.study, Kind.GRAPH)
         if payload is None:
             raise UnknownStudy("no graph of this study is received yet", "See its transfer: thinwire-receiver status.")
-        graph = decode(payload, found.study, hub.bundles.coder)
+        graph = hub.bundles.graph(payload, found.study)
         drafter = hub.bundles.drafter(graph.bundle, beams or hub.settings.draft.beams)
         console = stdout()
         # Words go to the terminal as they come; a file or another program gets the whole alone.

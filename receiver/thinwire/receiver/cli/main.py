@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.live import Live
 
 from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.archive import predictions_of
 from thinwire.receiver.cli.accounts import account_app
 from thinwire.receiver.cli.acts import act_of, also, audited
+from thinwire.receiver.cli.archive import predict_archive_command
 from thinwire.receiver.cli.audit import audit_app
 from thinwire.receiver.cli.backup import backup_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
@@ -27,13 +29,15 @@ from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, named_site, stdout, write_json, write_json_list
+from thinwire.receiver.cli.retention import retention_app
 from thinwire.receiver.cli.sites import site_app
+from thinwire.receiver.cli.work import work_command
 from thinwire.receiver.export.picture import picture
 from thinwire.receiver.hub import Hub, bring_forward, make_hub, offline_lock, open_hub, rehearse_migration
 from thinwire.receiver.offline import export_to, import_from
 from thinwire.receiver.presentation import links_table, study_page, worklist_table
 from thinwire.receiver.store.tables import HUB
-from thinwire.receiver.store.worklist import WorklistEntry, as_json
+from thinwire.receiver.store.worklist import WorklistEntry, as_json, as_prediction_json
 from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.receiver.transport.link_status import as_json as link_json
 from thinwire.receiver.transport.link_status import read_status
@@ -96,10 +100,17 @@ def init(
             "THINWIRE_RECEIVER_DATABASE, since other users see a command line. Default: an SQLite file in the folder."
         ),
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            help="An object store, as s3://BUCKET/PREFIX. Its credentials are those of the environment. Default: a "
+            "folder in the folder."
+        ),
+    ] = None,
 ) -> None:
     """Create a new hub: keys, certificate authority, database, blob store, default bundle. An existing hub is never
     replaced."""
-    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock(), database)
+    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock(), database, blobs)
     with open_hub(data, SystemClock()) as hub:
         hub.audit.record(act_of(hub, Act.HUB_MADE))
     _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
@@ -303,6 +314,7 @@ def show(
         if png is not None and drawn is not None:
             hub.disk.make_folder(png.absolute().parent)
             hub.disk.write(png, drawn[0], "export")
+        others = predictions_of(hub).of_study(row.study.site, row.study.study)
         now = hub.clock.now()
     source = None if drawn is None else drawn[1]
     read = None if manifest is None else manifest.read
@@ -313,13 +325,14 @@ def show(
                 **as_json(row),
                 "arriving": {tier.name.lower(): label for tier, label in arriving.items()},
                 "draft": draft,
+                "other_predictions": [as_prediction_json(each) for each in others],
                 "picture": source,
                 "warnings": warnings,
                 "sop_instance_uid": None if read is None else read.sop_instance_uid,
             }
         )
     else:
-        stdout().print(study_page(row, now, arriving, draft, warnings))
+        stdout().print(study_page(row, now, arriving, draft, warnings, others))
     if png is not None:
         _note(f"{png}: drawn from {source}." if source else "No graph is received yet: there is no picture.")
 
@@ -430,9 +443,13 @@ def import_(
 app.command(name="train", epilog="Example: `thinwire-receiver train all --data phantoms:4000 --out my-bundle`")(
     train_command
 )
+app.command(name="predict-archive", epilog="Example: `thinwire-receiver predict-archive --bundle 5c1e --data hub`")(
+    predict_archive_command
+)
 app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
     evaluate_command
 )
+app.command(name="work", epilog="Example: `thinwire-receiver work predict --data hub`")(work_command)
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
 app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
 app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
@@ -441,6 +458,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
+app.add_typer(retention_app, name="retention")
 app.add_typer(site_app, name="site")
 
 

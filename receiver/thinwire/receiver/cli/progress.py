@@ -1,6 +1,7 @@
 """Progress of long commands: a bar with the remaining time in a terminal, else a line for each tenth."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -39,3 +40,27 @@ def _lines(console: Console) -> Meter:
             console.print(f"{stage}: {10 * tenth} % {words}", highlight=False)
 
     return write
+
+
+def rate(meter: Meter, stage: str) -> Callable[[int, int], None]:
+    """A meter for (done, total) of many equal items: with their number a second, and the time that is left."""
+    began: list[tuple[float, int]] = []
+
+    def draw(done: int, total: int) -> None:
+        now = time.monotonic()
+        began.append((now, done)) if not began else None
+        since, first = began[0]
+        words = f"{done:,} of {total:,}"
+        if done > first and now > since:
+            pace = (done - first) / (now - since)
+            words += f", {pace:,.0f} a second, {_time((total - done) / pace)} left"
+        meter(stage, done, total, words)
+
+    return draw
+
+
+def _time(seconds: float) -> str:
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from thinwire.receiver.decoding.dicom_object import DicomObject
-from thinwire.receiver.forward.delivery import Delivery, DeliveryState, unanswered
+from thinwire.receiver.forward.delivery import Delivery, DeliveryState
 from thinwire.receiver.forward.delivery import DeliveryEvent as Happened
 from thinwire.receiver.forward.delivery_content import DeliveryContent, Superseded
 from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing, Peer
 from thinwire.receiver.forward.queue import Items, Queue, SiteStudy
+from thinwire.receiver.store.claims import Claim, ClaimLost, Work
 from thinwire.receiver.store.records import item_of
 from thinwire.receiver.targets import Target
 from thinwire.shared.clock import Clock
@@ -58,19 +59,29 @@ class Forwarder:
 
     def work(self) -> bool:
         """Plan for new events, and send the due deliveries of one study. False if there was nothing to do."""
-        return any([self._plan(), self._check_overdue(), self._send()])
+        try:
+            return any([self._plan(), self._check_overdue(), self._send()])
+        except ClaimLost as error:
+            log.warning("target %s: %s", self.target.name, error)
+            return True
 
     def _plan(self) -> bool:
-        again = self._parked.due(self._loop)
+        name, again = self.target.name, self._parked.due(self._loop)
         for item in again:
-            with self._parked.guard(self._loop, item):
-                study = _study(item)
-                self._queue.plan(self.target.name, None, [(study, self._content.items(self.target, study))])
-        fresh = self._queue.unplanned(self.target.name, self._planned)
-        if fresh is None:
+            study = _study(item)
+            with self._queue.take_site(name, study[0]) as claim:
+                # One that another worker plans for stays parked, and due.
+                if claim.pieces:
+                    with self._parked.guard(self._loop, item):
+                        self._queue.plan(name, None, [(study, self._content.items(self.target, study))], claim)
+        site = self._queue.unplanned_site(name, self._planned)
+        if site is None:
             return bool(again)
-        self._planned, upto, studies = fresh
-        self._queue.plan(self.target.name, (fresh.site, upto), [(study, self._items(study)) for study in studies])
+        self._planned = site
+        with self._queue.take_site(name, site) as claim:
+            if claim.pieces and (fresh := self._queue.unplanned(name, site)) is not None:
+                wanted = [(study, self._items(study)) for study in fresh.studies]
+                self._queue.plan(name, (site, fresh.upto), wanted, claim)
         return True
 
     def _items(self, study: SiteStudy) -> Items:
@@ -87,49 +98,52 @@ class Forwarder:
         late = [each for each in overdue if item_of(each.site, each.study) not in parked]
         for delivery in late:
             with self._parked.guard(self._loop, item_of(delivery.site, delivery.study)):
-                self._queue.apply(
-                    delivery.number, unanswered(delivery), "the peer did not say whether it commits to it"
-                )
+                self._queue.give_up(delivery)
         return bool(late)
 
     def _send(self) -> bool:
-        due = self._queue.due(self.target.name, self._served)
-        if not due:
+        study = self._queue.due_study(self.target.name, self._served)
+        if study is None:
             return False
-        self._served = due[0].site
-        open_ = {each.number for each in due}
-        try:
-            self._send_study(due, open_)
-        except Exception as error:  # noqa: BLE001 - the next study goes on; an unknown error's text may name a patient
-            log.error("target %s: a study of site %s: %s", self.target.name, due[0].site, told(error))
-            for number in sorted(open_):
-                self._queue.apply(number, Happened.FAILED, told(error))
+        self._served = study.site
+        with self._queue.take_study(self.target.name, study) as claim:
+            due = self._queue.due(self.target.name, study) if claim.pieces else []
+            open_ = {each.number for each in due}
+            try:
+                if due:
+                    self._send_study(due, open_, claim)
+            except ClaimLost:
+                raise
+            except Exception as error:  # noqa: BLE001 - the next study goes on; an unknown error's text may name a patient
+                log.error("target %s: a study of site %s: %s", self.target.name, study.site, told(error))
+                for number in sorted(open_):
+                    self._queue.apply(number, Happened.FAILED, told(error), claim=claim)
         return True
 
-    def _send_study(self, due: Sequence[Delivery], open_: set[int]) -> None:
+    def _send_study(self, due: Sequence[Delivery], open_: set[int], claim: Claim[Work]) -> None:
         """open_: the numbers of the deliveries without an outcome, from which those with one are removed."""
         outgoing: list[Outgoing] = []
         instances: dict[int, str] = {}
         for delivery, made in self._content.make((due[0].site, due[0].study), due):
             if isinstance(made, Superseded):
-                self._queue.apply(delivery.number, Happened.REPLACED, "the study has a newer version")
+                self._queue.apply(delivery.number, Happened.REPLACED, "the study has a newer version", claim=claim)
                 open_.discard(delivery.number)
             elif isinstance(made, Exception):
-                self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(made))
+                self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(made), claim=claim)
                 open_.discard(delivery.number)
             elif isinstance(made, bytes):
                 outgoing.append(Outgoing(delivery.number, made))
             else:
                 try:
-                    instances[delivery.number] = self._claimed(delivery, made)
+                    instances[delivery.number] = self._allowed(delivery, made)
                     outgoing.append(Outgoing(delivery.number, made))
                 except Final as error:
-                    self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(error))
+                    self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(error), claim=claim)
                     open_.discard(delivery.number)
         counted: dict[str, int] = {}
         for outcome in self._outcomes(outgoing):
             number, event, reason, transaction = outcome
-            state = self._queue.apply(number, event, reason, instances.get(number), transaction).state
+            state = self._queue.apply(number, event, reason, instances.get(number), transaction, claim).state
             open_.discard(number)
             became = f"{state} ({reason})" if reason else str(state)
             counted[became] = counted.get(became, 0) + 1
@@ -148,12 +162,12 @@ class Forwarder:
             for number in waiting:
                 yield DeliveryOutcome(number, Happened.FAILED, told(error))
 
-    def _claimed(self, delivery: Delivery, made: DicomObject) -> str:
+    def _allowed(self, delivery: Delivery, made: DicomObject) -> str:
         """The SOP Instance UID of an object. Raises UnreadableDicom if other content was sent under the same UID.
 
         Content is compared by the delivery's version: a later thinwire may write the same SR in other bytes.
         """
-        if not self._queue.claim(self.target.name, made.instance, delivery.version):
+        if not self._queue.may_send(self.target.name, made.instance, delivery.version):
             raise UnreadableDicom(
                 "another object with the same SOP Instance UID and other content was sent there before",
                 "Compare both studies at the hub: the clinic's device gave one UID to two images.",

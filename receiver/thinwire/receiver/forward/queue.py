@@ -1,19 +1,36 @@
 """The queue of deliveries to targets, and their states. Format: docs/store-format.md.
 
 Deliveries are planned from the hub's numbered events, site by site in turns. Each target stores the number of the last
-event of each site that it has planned for, so that a restart loses nothing.
+event of each site that it has planned for, so that a restart loses nothing. A site is claimed while it is planned for,
+and a study while it is sent (`store.claims`), so that any number of processes may forward to a target.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
-from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
+from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after, unanswered
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.additions import base_of
+from thinwire.receiver.store.claims import Claim, Claims, Work
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import deliveries, events, plans, sent, sites, targets
 from thinwire.shared.clock import Clock
@@ -65,8 +82,9 @@ class Tally:
 class Queue:
     """Safe from any thread and process."""
 
-    def __init__(self, database: Database, clock: Clock, step: Callable[[str], None]) -> None:
+    def __init__(self, database: Database, clock: Clock, step: Callable[[str], None], claims: Claims) -> None:
         self._database = database
+        self._claims = claims
         self._clock = clock
         self._step = step
 
@@ -76,15 +94,11 @@ class Queue:
             for name in names:
                 connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
 
-    def unplanned(self, target: str, after: SiteName | None = None) -> Unplanned | None:
-        """Of the next site in turn after `after`, what this target is to plan for; None if there is nothing to plan of
-        any site. Files that are added to a study are planned with it."""
-        query = select(events.c.number, events.c.study, events.c.event)
+    def unplanned_site(self, target: str, after: SiteName | None = None) -> SiteName | None:
+        """The next site in turn after `after` of which there is something to plan for this target, and that no worker
+        plans for."""
         with self._database.read() as connection:
-            before = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
-            mine = (plans.c.target == target) & (plans.c.site == sites.c.name)
-            planned = func.coalesce(select(plans.c.planned).where(mine).correlate(sites).scalar_subquery(), 0)
-            last = case((planned > before, planned), else_=before)
+            last = _last_planned(connection, target)
             fresh = (events.c.site == sites.c.name) & (events.c.number > last)
             # At most a page is read for the first condition: after it the second one holds.
             changed = exists().where(fresh, events.c.event.in_(sorted(map(str, PLANNED_ON)))).correlate(sites)
@@ -96,23 +110,56 @@ class Queue:
                 .limit(1)
                 .correlate(sites)
             )
-            found = _next_site(connection, after, or_(changed, page.scalar_subquery().is_not(None)), last.label("last"))
-            if found is None:
-                return None
-            site = SiteName(found.name)
-            these = query.where(events.c.site == site, events.c.number > found.last)
-            rows = connection.execute(these.order_by(events.c.number).limit(PAGE)).all()
+            free = self._claims.free(connection, _planning(target))(sites.c.name, _WHOLE_SITE)
+            return _next_site(connection, after, free & or_(changed, page.scalar_subquery().is_not(None)))
+
+    def unplanned(self, target: str, site: SiteName) -> Unplanned | None:
+        """What this target is to plan for next of a site. Files that are added to a study are planned with it."""
+        with self._database.read() as connection:
+            last = connection.scalar(select(_last_planned(connection, target)).where(sites.c.name == site))
+            these = select(events.c.number, events.c.study, events.c.event).where(events.c.site == site)
+            these = these.where(events.c.number > last).order_by(events.c.number).limit(PAGE)
+            rows = connection.execute(these).all()
             keys = dict.fromkeys((site, StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
+            if not keys and len(rows) < PAGE:
+                return None
             return Unplanned(site, rows[-1].number, [key for key in keys if base_of(connection, *key) is None])
 
-    def plan(self, target: str, upto: tuple[SiteName, int] | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
+    def take_site(self, target: str, site: SiteName) -> AbstractContextManager[Claim[Work]]:
+        """Claim the planning of a site for a block; without pieces if another worker has it."""
+        return self._claims.take(
+            _planning(target),
+            lambda _connection, _free: [Work(site)],
+            lambda _: select(sites.c.name.label("site"), _WHOLE_SITE.label("study")).where(sites.c.name == site),
+        )
+
+    def take_study(self, target: str, study: Work) -> AbstractContextManager[Claim[Work]]:
+        """Claim the sending of a study for a block, as `take_site`."""
+        return self._claims.take(
+            _sending(target),
+            lambda _connection, _free: [study],
+            lambda _: select(deliveries.c.site, deliveries.c.study).where(_of_target(target, *study)),
+        )
+
+    def plan(
+        self,
+        target: str,
+        upto: tuple[SiteName, int] | None,
+        wanted: Sequence[tuple[SiteStudy, Items]],
+        claim: Claim[Work] | None = None,
+    ) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
         number of the site's last planned event (None: it stays). Returns the number of deliveries that are new, or
-        wanted again."""
+        wanted again. claim: of the one site, which ends. Raises ClaimLost: nothing is stored."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
-        with self._database.write() as connection:
+        of = {site for (site, _), _ in wanted} | ({upto[0]} if upto else set())
+        with self._database.write(turn=of.pop() if len(of) == 1 else None) as connection:
+            if claim is not None:
+                for each in claim.pieces:
+                    claim.check(connection, each)
+                    claim.end(connection, each)
             for (site, study), items in wanted:
                 if base_of(connection, site, study) is not None:
                     continue  # it is part of another study since its items were listed
@@ -158,24 +205,31 @@ class Queue:
             self._write(connection, after(_delivery(row), DeliveryEvent.WANTED_AGAIN, now))
         return len(rows)
 
-    def due(self, target: str, after: SiteName | None = None) -> list[Delivery]:
-        """The due deliveries of one study, in the order of planning: of the next site in turn after `after`, the study
-        that is due longest. So a flood of one site delays another's study by one study."""
+    def due_study(self, target: str, after: SiteName | None = None) -> Work | None:
+        """The next study to send: of the next site in turn after `after`, the study that is due longest and that no
+        worker sends. So a flood of one site delays another's study by one study."""
         now = micros(self._clock.now())
-        ready = and_(
-            deliveries.c.target == target, deliveries.c.state == str(DeliveryState.WAITING), deliveries.c.due_at <= now
-        )
         with self._database.read() as connection:
+            ready = and_(
+                deliveries.c.target == target,
+                deliveries.c.state == str(DeliveryState.WAITING),
+                deliveries.c.due_at <= now,
+                self._claims.free(connection, _sending(target))(deliveries.c.site, deliveries.c.study),
+            )
+            site = _next_site(connection, after, exists().where(ready, deliveries.c.site == sites.c.name))
+            if site is None:
+                return None
             # In the order of the index: a target that is down for days has a long queue.
-            longest = _all().where(ready).order_by(deliveries.c.due_at, deliveries.c.number).limit(1)
-            found = _next_site(connection, after, exists().where(ready, deliveries.c.site == sites.c.name))
-            if found is None:
-                return []
-            first = connection.execute(longest.where(deliveries.c.site == found.name)).one()
-            # Not `ready`: SQLite would then read all that is due.
-            of_study = _of_target(target, first.site, first.study)
-            same = connection.execute(_all().where(of_study).order_by(deliveries.c.number)).all()
-        waiting = str(DeliveryState.WAITING)
+            longest = select(deliveries.c.study).where(ready, deliveries.c.site == site)
+            study = connection.scalar(longest.order_by(deliveries.c.due_at, deliveries.c.number).limit(1))
+        return None if study is None else Work(site, StudyKey(study))
+
+    def due(self, target: str, study: Work) -> list[Delivery]:
+        """The due deliveries of a study, in the order of planning."""
+        now, waiting = micros(self._clock.now()), str(DeliveryState.WAITING)
+        with self._database.read() as connection:
+            # Not by state and time: SQLite would then read all that is due.
+            same = connection.execute(_all().where(_of_target(target, *study)).order_by(deliveries.c.number)).all()
         return [_delivery(row) for row in same if row.state == waiting and row.due_at <= now]
 
     def overdue(self, target: str) -> list[Delivery]:
@@ -195,11 +249,23 @@ class Queue:
         reason: str = "",
         instance: str | None = None,
         transaction: str | None = None,
+        claim: Claim[Work] | None = None,
     ) -> Delivery:
-        """Apply an event to a delivery; durable when this returns. Raises ValueError as `after` does."""
+        """Apply an event to a delivery; durable when this returns. Raises ValueError as `after` does.
+
+        claim: under which it was sent; a delivery that something else changed meanwhile then stays as it is. Raises
+        ClaimLost: nothing is stored.
+        """
+        this = deliveries.c.number == number
+        with self._database.read() as connection:
+            site = connection.scalar(select(deliveries.c.site).where(this))
         self._step("forward.apply.before_commit")
-        with self._database.write() as connection:
-            before = _delivery(connection.execute(_all().where(deliveries.c.number == number)).one())
+        with self._database.write(turn=site) as connection:
+            before = _delivery(connection.execute(_all().where(this).with_for_update()).one())
+            if claim is not None:
+                claim.check(connection, before)
+                if (before.state, event) not in TRANSITIONS:
+                    return before
             changed = after(before, event, self._clock.now(), reason, instance, transaction)
             self._write(connection, changed)
             if changed.state in _AT_TARGET and before.state not in _AT_TARGET and not _is_open(connection, changed):
@@ -207,11 +273,20 @@ class Queue:
         self._step("forward.apply.committed")
         return changed
 
-    def claim(self, target: str, instance: str, digest: Digest) -> bool:
+    def give_up(self, seen: Delivery) -> None:
+        """Apply the lack of a storage commitment report to an overdue delivery, unless it was changed since."""
+        this = deliveries.c.number == seen.number
+        with self._database.write(turn=seen.site) as connection:
+            before = _delivery(connection.execute(_all().where(this).with_for_update()).one())
+            if before == seen:
+                reason = "the peer did not say whether it commits to it"
+                self._write(connection, after(before, unanswered(before), self._clock.now(), reason))
+
+    def may_send(self, target: str, instance: str, digest: Digest) -> bool:
         """Whether this SOP instance may be sent to the target: False if other content was sent there under its UID."""
         row = {"target": target, "instance": instance, "digest": digest}
         mine = (sent.c.target == target) & (sent.c.instance == instance)
-        with self._database.write() as connection:
+        with self._database.write(turn=f"target {target}") as connection:
             connection.execute(insert_new(sent).values(row).on_conflict_do_nothing())
             return connection.scalar(select(sent.c.digest).where(mine)) == digest
 
@@ -269,14 +344,33 @@ def _is_open(connection: Connection, delivery: Delivery) -> bool:
     return bool(connection.scalar(select(exists().where(mine, deliveries.c.state.in_(_OPEN)))))
 
 
-def _next_site(
-    connection: Connection, after: SiteName | None, has_work: ColumnElement[bool], *facts: ColumnElement[Any]
-) -> Row[Any] | None:
-    """The name of the first site with work, from the next one after `after` on, and facts of it: one query for all
-    sites. has_work, facts: of a row of `sites`."""
-    query = select(sites.c.name, *facts).where(has_work).order_by(sites.c.name).limit(1)
+def _planning(target: str) -> str:
+    """The kind of work of planning."""
+    return f"plan {target}"
+
+
+def _sending(target: str) -> str:
+    return f"forward {target}"
+
+
+_WHOLE_SITE = literal(b"", LargeBinary)
+
+
+def _last_planned(connection: Connection, target: str) -> ColumnElement[int]:
+    """The number of the last event that is planned for, of a row of `sites`."""
+    before = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
+    mine = (plans.c.target == target) & (plans.c.site == sites.c.name)
+    planned = func.coalesce(select(plans.c.planned).where(mine).correlate(sites).scalar_subquery(), 0)
+    return case((planned > before, planned), else_=before)
+
+
+def _next_site(connection: Connection, after: SiteName | None, has_work: ColumnElement[bool]) -> SiteName | None:
+    """The name of the first site with work, from the next one after `after` on: one query for all sites. has_work: of
+    a row of `sites`."""
+    query = select(sites.c.name).where(has_work).order_by(sites.c.name).limit(1)
     turns = [query] if after is None else [query.where(sites.c.name > after), query.where(sites.c.name <= after)]
-    return next((row for turn in turns if (row := connection.execute(turn).one_or_none()) is not None), None)
+    found = next((name for turn in turns if (name := connection.scalar(turn)) is not None), None)
+    return None if found is None else SiteName(found)
 
 
 def _of_target(target: str, site: str, study: bytes) -> ColumnElement[bool]:
@@ -284,7 +378,7 @@ def _of_target(target: str, site: str, study: bytes) -> ColumnElement[bool]:
 
 
 def queue_of(hub: Hub) -> Queue:
-    return Queue(hub.database, hub.clock, hub.disk.step)
+    return Queue(hub.database, hub.clock, hub.disk.step, hub.store.claims)
 
 
 def _all() -> Select[Any]:

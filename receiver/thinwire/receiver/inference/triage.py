@@ -4,14 +4,12 @@ A finding whose set is `yes` is suspected, one whose set is `either` is uncertai
 `uncertain` if its image is unfamiliar, or if an uncertain finding would make it more urgent than the suspected ones.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.shared.identifiers import Urgency
-
-if TYPE_CHECKING:
-    from thinwire.receiver.inference.mpnn import Prediction
 
 URGENCY_OF = {
     "pneumothorax": Urgency.IMMEDIATE,
@@ -26,6 +24,21 @@ ORDER = (Urgency.IMMEDIATE, Urgency.URGENT, Urgency.UNCERTAIN, Urgency.ROUTINE)
 """Most urgent first. Uncertain is before routine: a person must decide it."""
 
 
+class Found(Protocol):
+    @property
+    def outcome(self) -> PredictionSet: ...
+
+
+class Predicted(Protocol):
+    """A prediction, as it is made or as it is stored."""
+
+    @property
+    def findings(self) -> Mapping[str, Found]: ...
+
+    @property
+    def unfamiliar(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Triage:
     urgency: Urgency
@@ -33,7 +46,7 @@ class Triage:
     """One line for the worklist."""
 
 
-def triage(prediction: "Prediction", asked_urgent: bool) -> Triage:
+def triage(prediction: Predicted, asked_urgent: bool) -> Triage:
     """Urgency of a study from its prediction; a study that the clinic sent as urgent is at least urgent."""
     suspected = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.YES]
     doubtful = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.EITHER]

@@ -1,12 +1,13 @@
 """`backup`: a copy of the hub in another folder, and its restore. Layout and use: docs/administration.md.
 
 A backup's database names only blobs that are in the backup: it replaces the one before it when all of them are durable
-there. Blobs are added and never removed, so that a backup that was killed leaves the one before it whole, and the next
-one goes on with the blobs that are there.
+there. Blobs are added, so that a backup that was killed leaves the one before it whole, and the next one goes on with
+the blobs that are there. Those of studies that the hub removed are removed when the new database is in place.
 """
 
 import contextlib
 import fcntl
+import logging
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,18 +17,23 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, update
 
-from thinwire.receiver.config import FILE
+from thinwire.receiver.config import FILE, load_settings
 from thinwire.receiver.hub import DATABASE, offline_lock, serving_lock
+from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
+from thinwire.receiver.store.removed_blobs import RemovedBlob
 from thinwire.receiver.store.tables import HUB, invitations, sessions, tokens
+from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy
-from thinwire.shared.formats.positional import micros
-from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy, StorageFailed
+from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.storage.blobs import Blobs, FolderBlobs
 from thinwire.shared.storage.database import Database, translated
 from thinwire.shared.storage.durable import Disk, flock, sweep
 from thinwire.shared.storage.migrations import copy_database, migrate, open_database
+
+log = logging.getLogger(__name__)
 
 BUNDLES = "bundles"
 LOCK = "backup.lock"
@@ -71,7 +77,7 @@ def back_up(
     with _alone(folder):
         sweep(folder)
         following, taken_at = folder / _NEXT, clock.now()
-        copy_database(database.path, following, disk, "backup.database")
+        copy_database(database.file, following, disk, "backup.database")
         done = Copied()
         with _read_only(following) as copy:
             _refuse_damaged(copy)
@@ -79,6 +85,8 @@ def back_up(
             held = _held(copy, done.damaged)
         _copy_settings(data, folder, disk, replace=True)
         disk.move(following, folder / DATABASE, "backup.whole")
+        with _read_only(folder / DATABASE) as copy:
+            _remove_blobs(copy, FolderBlobs(folder / "blobs", disk))
     _record(database, taken_at, held, clock, also)
     return done
 
@@ -123,14 +131,35 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
             _copy_blobs(copy, FolderBlobs(folder / "blobs", disk), FolderBlobs(data / "blobs", disk), done, progress)
         _copy_settings(folder, data, disk, replace=False)
         migrated = migrate(restored, HUB, disk)
-        if migrated is not None:
+        if migrated is not None and migrated[1] is not None:
             migrated[1].unlink()
-        _begin(restored, clock, also, from_backup=True)
+        keep = load_settings(data).retention.signed_reports == "keep"
+
+        def erased_and_also(connection: Connection) -> None:
+            _erase_again(connection, data / DATABASE, keep)
+            also(connection)
+
+        _begin(restored, clock, erased_and_also, from_backup=True)
         _set_aside(data, disk, clock)
         disk.adopt(restored, data / DATABASE, "restore.database")
         for end in _LOGS:
             (data / (_RESTORED + end)).unlink(missing_ok=True)
     return done
+
+
+def _erase_again(connection: Connection, replaced: Path, keep_reports: bool) -> None:
+    """Remove what was removed from the hub since the backup, by the tombstones of the database that is replaced. One
+    that cannot be read has none: a person repeats the removals."""
+    if not replaced.is_file():
+        return
+    try:
+        with _read_only(replaced, immutable=False) as before:
+            for site, study, rule, at in before.execute("SELECT site, study, rule, at FROM tombstones"):
+                name, key = SiteName(site), StudyKey(study)
+                if not is_erased(connection, name, key):
+                    erase(connection, name, key, rule, moment(at), keep_reports)
+    except (StorageFailed, sqlite3.Error) as error:  # also one of an earlier version, without the table
+        log.warning("the replaced database tells of no removed study: %s", type(error).__name__)
 
 
 def _record(database: Database, taken_at: datetime, held: dict[SiteName, int], clock: Clock, also: Also) -> None:
@@ -200,6 +229,19 @@ def _copy_blobs(copy: sqlite3.Connection, source: Blobs, target: Blobs, done: Co
         last = page[-1][0]
 
 
+def _remove_blobs(copy: sqlite3.Connection, blobs: Blobs) -> None:
+    """Remove the blobs that the hub removed with their studies; its database names none of them."""
+    last = b""
+    query = (
+        "SELECT blob FROM removed_blobs WHERE state = ? AND blob > ? AND blob NOT IN (SELECT blob FROM objects) "
+        "ORDER BY blob LIMIT ?"
+    )
+    while page := copy.execute(query, (RemovedBlob.GONE, last, PAGE)).fetchall():
+        for (blob,) in page:
+            blobs.remove(Digest(blob), "backup.removed")
+        last = page[-1][0]
+
+
 def _held(copy: sqlite3.Connection, damaged: list[Digest]) -> dict[SiteName, int]:
     """The position of every site up to which the backup holds all."""
     held = {
@@ -246,9 +288,9 @@ def _refuse_damaged(copy: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    # Immutable: SQLite writes no log beside it.
-    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+def _read_only(path: Path, immutable: bool = True) -> Iterator[sqlite3.Connection]:
+    """immutable: nothing writes to it, and it has no log beside it; SQLite then makes none."""
+    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' * immutable}"
     with translated(), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
         yield connection
 

@@ -20,6 +20,7 @@ from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import EVENT_OF
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.tables import additions, events, files, objects, receipts, reports, studies
+from thinwire.receiver.store.tombstones import is_erased
 from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, misindexed, rebuild
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, Forged, StorageFailed
@@ -274,13 +275,19 @@ def _reports(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding
         for expected, row in enumerate(versions, start=1):
             checked.reports += 1
             progress("reports", checked.reports, total)
-            if row.version != expected:
+            if row.version != expected and not _is_erased(hub, site, study):
                 problem = f"version {expected} of the report is missing"
                 yield Finding(Subject.REPORT, problem, site=SiteName(site), study=StudyKey(study))
                 break
             if row.state == str(ReportState.FINAL) and not _is_signed(hub, row):
                 problem = "the signed report is not that of its receipt"
                 yield Finding(Subject.REPORT, problem, site=SiteName(site), study=StudyKey(study))
+
+
+def _is_erased(hub: Hub, site: str, study: bytes) -> bool:
+    """Whether the study was removed and only its signed report stays."""
+    with hub.database.read() as connection:
+        return is_erased(connection, site, study)
 
 
 def _is_signed(hub: Hub, row: Row[Any]) -> bool:

@@ -184,8 +184,11 @@ class Totals:
 
     def metrics(self, database: Database) -> list[Metric]:
         with self._lock:
+            # Of PostgreSQL alone for a moment, so that no lower number follows.
+            with database.write() if database.shared else database.read() as connection:
+                last = connection.scalar(select(func.max(objects.c.number))) or 0, last_event(connection)
             with database.read() as connection:
-                self._read_on(connection)
+                self._read_on(connection, *last)
             key = ["site", "kind"]
             names = [([site, Kind(kind).name.lower()], (site, kind)) for site, kind in sorted(self._stored)]
             triage = HistogramMetricFamily(
@@ -204,16 +207,17 @@ class Totals:
                 triage,
             ]
 
-    def _read_on(self, connection: Connection) -> None:
-        fresh = events.c.number > self._event
-        if connection.scalar(select(exists().where(fresh, events.c.event == str(StudyEvent.DAMAGED)))):
+    def _read_on(self, connection: Connection, last: int, event: int) -> None:
+        """last, event: the numbers up to which objects and events are counted."""
+        fresh = events.c.number.between(self._event + 1, event)
+        removed = events.c.event.in_([str(StudyEvent.DAMAGED), str(StudyEvent.ERASED)])
+        if connection.scalar(select(exists().where(fresh, removed))):
             # Objects were removed, and their numbers are used again.
             self._object = 0
             self._stored.clear()
             self._bytes.clear()
         stored = select(objects.c.site, objects.c.kind, func.count(), func.sum(objects.c.sealed_size))
         # With both bounds SQLite reads these rows alone, not an index in the order of the groups.
-        last = connection.scalar(select(func.max(objects.c.number))) or 0
         since = objects.c.number.between(self._object + 1, last)
         stored = stored.where(since).group_by(objects.c.site, objects.c.kind)
         for site, kind, count, size in connection.execute(stored):
@@ -228,7 +232,7 @@ class Totals:
         self._predicted += count
         self._seconds += total
         self._within = [before + more for before, more in zip(self._within, below, strict=True)]
-        self._object, self._event = last, last_event(connection)
+        self._object, self._event = last, event
 
 
 def _gauge(name: str, help_text: str, labels: list[str], values: list[tuple[list[str], float]]) -> Metric:

@@ -20,7 +20,7 @@ from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.records import OpenedPart
 from thinwire.receiver.store.tables import epochs, sites
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind, chunk_log2_of, seal
-from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownBundle, told
+from thinwire.shared.errors import BadFormat, Forged, Retryable, StudyErased, UnknownBundle, told
 from thinwire.shared.formats.manifest import MAX_MANIFEST, Manifest, TierEntry, read_manifest, stored_manifest
 from thinwire.shared.identifiers import EPOCH_ID_BYTES, Digest, EpochId, digest
 from thinwire.shared.storage.blobs import Blobs
@@ -143,5 +143,8 @@ class _Study:
         except (BadFormat, Forged, UnknownBundle) as error:
             log.warning("site %s: %s of study %s stays aside: %s", site, kind.name.lower(), study.hex(), error)
             return False
-        self._hub.store.put(OpenedPart(site, object, header, plaintext, content, urgent=False), found_here=True)
+        try:
+            self._hub.store.put(OpenedPart(site, object, header, plaintext, content, urgent=False), found_here=True)
+        except StudyErased:
+            return False  # its files are removed with the next run of retention
         return True

@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import Connection, and_, delete, exists, insert, select, update
 
 from thinwire.receiver.sites.keyring import Keyring
+from thinwire.receiver.store.news import ACCESS
 from thinwire.receiver.store.tables import certificates, sites, tokens
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.certificates import authority_identifier, expiry, load
@@ -20,7 +21,7 @@ from thinwire.shared.crypto.keys import check_renewal, fingerprint, issue_client
 from thinwire.shared.errors import NotEnrolled
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, digest
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, tell
 
 log = logging.getLogger(__name__)
 
@@ -72,44 +73,63 @@ class SiteCertificates:
             )
         return issued
 
-    def record_connected(self, site: SiteName, certificate: bytes) -> None:
-        """As `IngestStore.record_connected`."""
+    def connect(self, site: SiteName, certificate: bytes) -> None:
+        """As `IngestStore.connect`: it writes only after an enrolment or a renewal."""
         found = fingerprint(certificate)
-        mine, this = certificates.c.site == site, certificates.c.fingerprint == found
-        now = micros(self.clock.now())
-        used = (tokens.c.site == site) & tokens.c.signing_key.is_not(None) & (tokens.c.expires_at > now)
+        used = (tokens.c.site == site) & tokens.c.signing_key.is_not(None)
+        used &= tokens.c.expires_at > micros(self.clock.now())
+        settled = select(certificates.c.request.is_(None), ~exists().where(used)).where(
+            certificates.c.site == site, certificates.c.fingerprint == found
+        )
         with self.database.read() as connection:
-            row = connection.execute(select(certificates.c.request).where(mine, this)).one_or_none()
-            if row is not None and row.request is None and not connection.scalar(select(exists().where(used))):
-                return
+            refusals = _refused(connection, {site: found})
+            row = connection.execute(settled).one_or_none()
+        for refusal in refusals.values():
+            raise refusal
+        if row is None or not all(row):
+            self._put_in_force(site, certificate)
+
+    def _put_in_force(self, site: SiteName, certificate: bytes) -> None:
+        found, now = fingerprint(certificate), micros(self.clock.now())
+        mine, here = certificates.c.site == site, sites.c.name == site
         with self.database.write(turn=site) as connection:
-            connection.execute(update(tokens).where(used).values(expires_at=now))
-            row = connection.execute(select(certificates.c.request).where(mine, this)).one_or_none()
-            here = sites.c.name == site
+            connection.execute(
+                update(tokens)
+                .where(tokens.c.site == site, tokens.c.signing_key.is_not(None), tokens.c.expires_at > now)
+                .values(expires_at=now)
+            )
+            row = connection.execute(
+                select(certificates.c.request).where(mine, certificates.c.fingerprint == found)
+            ).one_or_none()
             promoted = row is not None and row.request is not None
             if promoted:
                 connection.execute(update(sites).where(here).values(certificate=found))
+                tell(connection, ACCESS)
             elif connection.scalar(select(sites.c.certificate).where(here)) != found:
                 return  # it joined anew in the meantime
             put_in_force(connection, site, certificate, keep_offered=not promoted)
 
     def refused(self, given: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
         """As `IngestStore.refused`, by one query."""
-        offered = and_(certificates.c.site == sites.c.name, _OFFERED)
-        query = (
-            select(sites.c.name, sites.c.certificate, certificates.c.fingerprint)
-            .select_from(sites.outerjoin(certificates, offered))
-            .where(sites.c.name.in_(list(given)), sites.c.signing_key.is_not(None), sites.c.dismissed_at.is_(None))
-        )
         with self.database.read() as connection:
-            accepted = {row.name: (row.certificate, row.fingerprint) for row in connection.execute(query)}
-        found = {}
-        for site, certificate in given.items():
-            if site not in accepted:
-                found[site] = NotEnrolled(_NOT_SERVED)
-            elif certificate not in accepted[site]:
-                found[site] = NotEnrolled("the site has another certificate: it joined anew, or renewed it")
-        return found
+            return _refused(connection, given)
+
+
+def _refused(connection: Connection, given: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
+    offered = and_(certificates.c.site == sites.c.name, _OFFERED)
+    query = (
+        select(sites.c.name, sites.c.certificate, certificates.c.fingerprint)
+        .select_from(sites.outerjoin(certificates, offered))
+        .where(sites.c.name.in_(list(given)), sites.c.signing_key.is_not(None), sites.c.dismissed_at.is_(None))
+    )
+    accepted = {row.name: (row.certificate, row.fingerprint) for row in connection.execute(query)}
+    found = {}
+    for site, certificate in given.items():
+        if site not in accepted:
+            found[site] = NotEnrolled(_NOT_SERVED)
+        elif certificate not in accepted[site]:
+            found[site] = NotEnrolled("the site has another certificate: it joined anew, or renewed it")
+    return found
 
 
 def in_force(database: Database) -> list[SiteCertificate]:

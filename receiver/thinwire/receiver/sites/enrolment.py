@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, join, select, u
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.sites.certificates import SiteCertificates, put_in_force
 from thinwire.receiver.sites.keyring import Keyring
+from thinwire.receiver.store.news import ACCESS
 from thinwire.receiver.store.shares import (
     AGAIN_AFTER,
     Limit,
@@ -28,7 +29,7 @@ from thinwire.shared.crypto.keys import JoinTokenId, check_join, fingerprint, is
 from thinwire.shared.errors import HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, tell
 
 EPOCH_LIFE = timedelta(days=400)
 """Time without a stored object after which an epoch is removed; longer than a backup is old, whose restore proves parts
@@ -75,7 +76,7 @@ class SiteRegistry:
         """A new join token for a known or new site, and its expiry. The hub stores only its hash."""
         text = make_token(self._keys.authority, site, self._clock, random_bytes)
         token = read_token(text)
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             # A revoked site stays revoked until the new token is used: its old certificate is not accepted before.
             known = insert_new(sites).values(name=site, enrolled_at=micros(self._clock.now()))
             connection.execute(known.on_conflict_do_nothing())
@@ -86,11 +87,12 @@ class SiteRegistry:
     def dismiss(self, site: SiteName, also: Also = _nothing_more) -> None:
         """Revoke a site; its studies stay, its unused tokens become invalid. Raises NotEnrolled."""
         now = micros(self._clock.now())
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             done = connection.execute(update(sites).where(sites.c.name == site).values(dismissed_at=now))
             if done.rowcount != 1:
                 raise NotEnrolled("the site is not enrolled", "See the site's name in the worklist.")
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
+            tell(connection, ACCESS)
             also(connection)
 
     def join(
@@ -99,7 +101,12 @@ class SiteRegistry:
         """As `IngestStore.join`."""
         now, asked = micros(self._clock.now()), digest(request)
         check_join(signing_key, token, request, proof)
-        with self._database.write() as connection:
+        with self._database.read() as connection:
+            # Before it has a turn: anybody may call with an unknown token.
+            of = connection.scalar(select(tokens.c.site).where(tokens.c.hash == _hash(token)))
+        if of is None:
+            raise NotEnrolled("the join token is unknown, used or expired")
+        with self._database.write(turn=of) as connection:
             answered = join(tokens, join_answers, join_answers.c.hash == tokens.c.hash, isouter=True)
             query = select(tokens, join_answers.c.request, join_answers.c.certificate).select_from(answered)
             row = connection.execute(query.where(tokens.c.hash == _hash(token))).one_or_none()
@@ -116,6 +123,7 @@ class SiteRegistry:
                 joined = {"joined_at": now, "dismissed_at": None}
                 connection.execute(update(sites).where(sites.c.name == site).values(given | joined))
                 put_in_force(connection, site, certificate)
+                tell(connection, ACCESS)
             elif row.request == asked:
                 # The answer was lost: the same one again, which changes nothing.
                 certificate = bytes(row.certificate)
@@ -129,17 +137,14 @@ class SiteRegistry:
         """As `IngestStore.renew`."""
         return self.certificates.renew(site, certificate, request, proof)
 
-    def record_connected(self, site: SiteName, certificate: bytes) -> None:
-        """As `IngestStore.record_connected`."""
-        self.certificates.record_connected(site, certificate)
+    def connect(self, site: SiteName, certificate: bytes) -> None:
+        """As `IngestStore.connect`."""
+        self.certificates.connect(site, certificate)
 
-    def check_site(self, site: SiteName, certificate: Digest | None) -> None:
-        """As `IngestStore.check_site`. certificate: None for an offline transfer: the site's epochs authenticate it."""
-        if certificate is None:
-            self._site_key(site)
-        else:
-            for refusal in self.refused({site: certificate}).values():
-                raise refusal
+    def check_site(self, site: SiteName) -> None:
+        """Raises NotEnrolled for an unknown or revoked site, as before an offline transfer, which the site's epochs
+        authenticate."""
+        self._site_key(site)
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
         """As `IngestStore.refused`, by one query."""
@@ -176,7 +181,7 @@ class SiteRegistry:
         open_epoch(record, site, _verify_key(key), self._keys.sealing)
         epoch = peek_epoch(record)
         row = {"site": site, "epoch": epoch, "record": record, "signing_key": key, "admitted_at": micros(now)}
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             check_served(connection, site)
             if connection.scalar(select(exists().where(epochs.c.site == site, epochs.c.epoch == epoch))):
                 return
@@ -248,13 +253,13 @@ class SiteRegistry:
 
     def set_limits(self, site: SiteName, most: Mapping[Limit, int], also: Also) -> None:
         """Give a site limits of its own. Raises NotEnrolled for an unknown site."""
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             set_limits(connection, site, most)
             also(connection)
 
     def forget_limits(self, site: SiteName, also: Also) -> None:
         """The hub's limits apply to a site again."""
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             connection.execute(delete(quotas).where(quotas.c.site == site))
             also(connection)
 

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, exists, select, up
 
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import additions, deliveries, files, objects, studies, worklist
+from thinwire.receiver.store.tombstones import refuse_erased
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadManifest
 from thinwire.shared.formats.manifest import Added
@@ -23,7 +24,8 @@ from thinwire.shared.storage.database import insert_new
 
 _OPEN = ("waiting", "asked", "refused")
 """States of deliveries that a target may still be sent (`forward.queue`)."""
-_OVERTAKEN = "overtaken"
+OVERTAKEN = "overtaken"
+"""The state of a delivery that another one replaces (`forward.delivery`)."""
 
 
 class Decision(StrEnum):
@@ -59,12 +61,14 @@ class StoredAddition:
 
 
 def check_added(connection: Connection, site: SiteName, study: StudyKey, added: Added) -> None:
-    """Raises BadManifest unless these files may be added: what came as a study of its own stays on the worklist."""
+    """Raises BadManifest unless these files may be added: what came as a study of its own stays on the worklist.
+    Raises StudyErased where their study was removed."""
     if base_of(connection, site, study) is None:
         own = objects.c.kind.in_((int(Kind.GRAPH), int(Kind.MANIFEST)))
         mine = (objects.c.site == site) & (objects.c.study == study)
         if connection.scalar(select(exists().where(mine, own))):
             raise BadManifest("a study of its own cannot be added to another")
+    refuse_erased(connection, site, added.study)
     if added.study == study or base_of(connection, site, added.study) is not None:
         raise BadManifest("files can only be added to a study")
 
@@ -76,7 +80,7 @@ def add(connection: Connection, site: SiteName, study: StudyKey, added: Added) -
     connection.execute(insert_new(additions).values(row).on_conflict_do_nothing())
     planned = (deliveries.c.site == site) & (deliveries.c.study == study) & deliveries.c.state.in_(_OPEN)
     reason = "these files are added to a study"
-    connection.execute(update(deliveries).where(planned).values(state=_OVERTAKEN, reason=reason))
+    connection.execute(update(deliveries).where(planned).values(state=OVERTAKEN, reason=reason))
 
 
 def base_of(connection: Connection, site: str, study: bytes) -> StudyKey | None:

@@ -12,13 +12,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select, tuple_, update
 
 from thinwire.receiver.store.tables import claims
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import told
+from thinwire.shared.errors import HubBusy, told
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.storage.database import Database, insert_new
@@ -33,7 +33,7 @@ _MICROS = 1_000_000
 _LEASE, _FORGOTTEN = int(LEASE * _MICROS), 3600 * _MICROS
 
 
-class ClaimLost(Exception):
+class ClaimLost(HubBusy):
     """Another worker has taken the work over: nothing is stored."""
 
 
@@ -46,12 +46,11 @@ class Piece(Protocol):
     def study(self) -> StudyKey: ...
 
 
-@dataclass(frozen=True)
-class WholeSite:
-    """The work of a whole site."""
+class Work(NamedTuple):
+    """A study of a site; or all of a site, with an empty study."""
 
     site: SiteName
-    study: StudyKey = StudyKey(b"")  # noqa: RUF009 - an immutable value
+    study: StudyKey = StudyKey(b"")
 
 
 P = TypeVar("P", bound=Piece)
@@ -76,7 +75,7 @@ class Claim(Generic[P]):
         """In the transaction of a result, after the locks of its own rows: raises ClaimLost, or keeps other workers
         from the piece until the transaction ends."""
         if connection.scalar(select(claims.c.until).where(self._is(piece)).with_for_update()) is None:
-            raise ClaimLost(f"{self.kind}: another worker has taken the work over")
+            raise ClaimLost("another worker has taken the work over")
 
     def end(self, connection: Connection, piece: Piece) -> None:
         """In the transaction of a result: the piece is done."""
@@ -129,6 +128,10 @@ class Claims:
                 self._held.discard(claim.holder)
             self._release(claim)
 
+    def free(self, connection: Connection, kind: str) -> Free:
+        """The condition that nobody holds a claim now."""
+        return _free(kind, self._now(connection))
+
     def seconds(self, kind: str, most: float) -> float:
         """Seconds, at most so many, until work of a kind may be free that another worker has now."""
         with self._database.read() as connection:
@@ -140,12 +143,7 @@ class Claims:
         holder = os.urandom(16)
         with self._database.write(turn=holder.hex()) as connection:
             now = self._now(connection)
-
-            def free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElement[bool]:
-                same = and_(claims.c.kind == kind, claims.c.site == site, claims.c.study == study)
-                return ~exists().where(same, _live(now))
-
-            found = find(connection, free)
+            found = find(connection, _free(kind, now))
             if found and self._database.shared:
                 # Rows that another worker claims now are left to it. One that has changed meanwhile is looked at
                 # again by the database: what was done since `find` is not among them.
@@ -214,6 +212,14 @@ class Claims:
         if self._database.shared:
             return int(connection.scalar(select(func.extract("epoch", func.clock_timestamp()) * _MICROS)) or 0)
         return micros(self._clock.now())
+
+
+def _free(kind: str, now: int) -> Free:
+    def free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElement[bool]:
+        same = and_(claims.c.kind == kind, claims.c.site == site, claims.c.study == study)
+        return ~exists().where(same, _live(now))
+
+    return free
 
 
 def _live(now: int) -> ColumnElement[bool]:

@@ -1,6 +1,7 @@
-"""Events of studies, numbered in the order of their transactions: what followed them reads on from its last number.
+"""Events of studies, those of a site numbered in the order of their transactions: a reader of a site's events reads on
+from its last number. Across sites only SQLite has one order.
 
-Forwarding plans from them, and an open page shows the worklist again when their last number is another. An event that
+Forwarding plans from them, and an open page shows the worklist again when their stamp is another. An event that
 the clinic is told of has a receipt of the same number. Table: docs/store-format.md.
 """
 
@@ -10,10 +11,15 @@ from enum import StrEnum
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, func, insert, select
 
-from thinwire.receiver.store.tables import events, receipts
+from thinwire.receiver.store.tables import events, receipts, sites
+from thinwire.receiver.store.tombstones import refuse_erased
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import SiteName, StudyKey, digest
+from thinwire.shared.storage.database import require_turn, tell
+
+STUDIES = "*studies"
+"""The topic of news that studies have new events."""
 
 
 class StudyEvent(StrEnum):
@@ -40,6 +46,8 @@ class StudyEvent(StrEnum):
     """A part of files that are added to the study is durable at the hub, or a person decided on corrected ones."""
     DAMAGED = "damaged"
     """A stored part was damaged on the disk; it counts as not stored and is requested from the clinic."""
+    ERASED = "erased"
+    """The study was removed, and all but its tombstone (`store.tombstones`): nothing more happens to it."""
 
 
 EVENT_OF = {
@@ -49,12 +57,22 @@ EVENT_OF = {
     StudyStatus.REPORTED: StudyEvent.REPORTED,
 }
 """The event to which a receipt of each status belongs."""
+FOR_CLINIC = frozenset({*EVENT_OF.values(), StudyEvent.REQUESTED, StudyEvent.DAMAGED})
+"""The events of which a clinic hears: it gets a receipt or a request."""
 
 
 def add_event(connection: Connection, site: SiteName, study: StudyKey, event: StudyEvent, at: datetime) -> int:
-    """Add an event in the transaction that makes it true; returns its number."""
+    """Add an event in the transaction that makes it true, which has the site's turn or is alone: so the numbers of a
+    site ascend in the order in which they are committed. Returns its number. After the commit those who wait for it
+    hear of it. Raises StudyErased for a study that was removed: whatever was under way for it has no effect."""
+    require_turn(connection, site)
+    refuse_erased(connection, site, study)
     row = {"at": micros(at), "site": site, "study": study, "event": str(event)}
     (number,) = connection.execute(insert(events).values(row)).inserted_primary_key or (0,)
+    if event in FOR_CLINIC:
+        # The stream by which a part came answers with its receipt.
+        tell(connection, site, here=event is not StudyEvent.STORED)
+    tell(connection, STUDIES, event=int(number))
     return int(number)
 
 
@@ -75,5 +93,13 @@ def add_receipt(connection: Connection, receipt: Receipt, signing: Ed25519Privat
 
 
 def last_event(connection: Connection) -> int:
-    """The number of the last event; 0 before the first."""
+    """The greatest number of an event; 0 before the first. In PostgreSQL a lower one of another site may still be
+    committed, unless no writer is under way."""
     return connection.scalar(select(func.max(events.c.number))) or 0
+
+
+def event_stamp(connection: Connection) -> int:
+    """A number that grows with every event that is committed: the sum of the last numbers of all sites, since those of
+    two sites are committed in any order. 0 before the first."""
+    last = select(func.max(events.c.number)).where(events.c.site == sites.c.name).scalar_subquery()
+    return int(connection.scalar(select(func.coalesce(func.sum(last), 0)).select_from(sites)) or 0)

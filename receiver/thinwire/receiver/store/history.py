@@ -17,7 +17,10 @@ from thinwire.receiver.store.tables import backed_up, backups, generation_ends, 
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Place
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, Generation, SiteName
-from thinwire.shared.storage.database import insert_new
+from thinwire.shared.storage.database import insert_new, tell
+
+HISTORY = "*history"
+"""The topic of news that the store has another generation or backup."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def begin_generation(
         connection.execute(insert(generations).values(generation=lost[1].generation, at=micros(at), reason="lost"))
     begun = Generation(random_bytes(GENERATION_BYTES))
     connection.execute(insert(generations).values(generation=begun, at=micros(at), reason=reason))
+    tell(connection, HISTORY)
     return begun
 
 
@@ -103,6 +107,7 @@ def positions_before(connection: Connection, moment: datetime) -> dict[SiteName,
 def record_backup(connection: Connection, taken_at: datetime, held: Mapping[SiteName, int], at: datetime) -> None:
     """Record that a backup holds each site's objects up to a position."""
     connection.execute(insert(backups).values(taken_at=micros(taken_at), at=micros(at)))
+    tell(connection, HISTORY)
     for site, position in held.items():
         row = insert_new(backed_up).values(site=site, position=position)
         # An earlier backup may hold more, where the last one was of an earlier moment.

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Row, and_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, and_, select
 
 from thinwire.receiver.store.additions import StoredAddition, current_files, read_additions
-from thinwire.receiver.store.events import last_event
+from thinwire.receiver.store.events import event_stamp
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.store.stored_studies import key_starts, stored_studies
-from thinwire.receiver.store.tables import drafts, files, objects, reports, studies, worklist
+from thinwire.receiver.store.tables import drafts, files, objects, reports, studies, tombstones, worklist
+from thinwire.receiver.store.tombstones import Tombstone, refuse_erased, tombstone_of
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.formats.positional import moment
@@ -52,7 +53,8 @@ class StudyQueries:
             last = numbers[-1]
 
     def find(self, prefix: str, site: SiteName | None = None) -> StoredStudy:
-        """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several."""
+        """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several;
+        StudyErased for one that was removed."""
         starts = key_starts(prefix.lower())
         if starts is None:
             raise UnknownStudy("no study has a key that starts with these digits")
@@ -60,6 +62,7 @@ class StudyQueries:
         with self._database.read() as connection:
             numbers = connection.scalars(query.limit(2)).all()
             if not numbers:
+                self._refuse_erased(connection, prefix.lower(), site)
                 raise UnknownStudy("no study has a key that starts with these digits")
             if len(numbers) > 1:
                 raise UnknownStudy(
@@ -75,6 +78,21 @@ class StudyQueries:
             if number is None:
                 raise UnknownStudy("the hub has no such study")
             return stored_studies(connection, [number])[0]
+
+    @staticmethod
+    def _refuse_erased(connection: Connection, prefix: str, site: SiteName | None) -> None:
+        starts = key_starts(prefix, tombstones.c.study)
+        if starts is None:
+            return
+        query = select(tombstones).where(starts)
+        rows = connection.execute((query if site is None else query.where(tombstones.c.site == site)).limit(2)).all()
+        if len(rows) == 1:
+            refuse_erased(connection, rows[0].site, rows[0].study)
+
+    def tombstone(self, site: SiteName, study: StudyKey) -> Tombstone | None:
+        """What is left of a study that was removed; None for any other."""
+        with self._database.read() as connection:
+            return tombstone_of(connection, site, study)
 
     def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
         """SHA-256 of each file of which the study consists now: those of its archive in their order, a corrected one in
@@ -106,10 +124,10 @@ class StudyQueries:
             numbers = connection.scalars(query.order_by(worklist.c.received_at.desc())).all()
             return stored_studies(connection, numbers)
 
-    def last_event(self) -> int:
-        """The number of the last event: another one after any change of the worklist or of a study's page."""
+    def event_stamp(self) -> int:
+        """It grows with any change of the worklist or of a study's page."""
         with self._database.read() as connection:
-            return last_event(connection)
+            return event_stamp(connection)
 
     def plaintext(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes | None:
         """The plaintext of the newest part of a kind, or None. Raises BadFormat for a damaged blob."""

@@ -40,6 +40,7 @@ from thinwire.receiver.store.records import (
     item_of,
     prediction_detail,
 )
+from thinwire.receiver.store.removed_blobs import name_again
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.shares import Limit, check_room, check_served, check_share, count, limits_of, usage_of
 from thinwire.receiver.store.tables import (
@@ -57,6 +58,7 @@ from thinwire.receiver.store.tables import (
     requests,
     studies,
 )
+from thinwire.receiver.store.tombstones import is_erased, refuse_erased
 from thinwire.receiver.store.waiting import undrafted, undrafted_rows, untriaged, untriaged_rows
 from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.clock import Clock
@@ -113,6 +115,10 @@ class Store(StudyQueries):
         """
         return self._blobs.remove_unfinished()
 
+    def remove_blob(self, blob: Digest) -> None:
+        """Take a blob that nothing names from the disk (`removed_blobs.take_page`); a missing one is no error."""
+        self._blobs.remove(blob, "retention.blob")
+
     def named(self, blobs: Sequence[Digest]) -> frozenset[bytes]:
         """Those of these blobs that a row names."""
         query = select(objects.c.blob).where(objects.c.blob.in_(blobs)).distinct()
@@ -124,8 +130,8 @@ class Store(StudyQueries):
         returns. Returns the receipt that counts: of an object that is stored already, the first one.
 
         found_here: the hub had stored it before, so neither the site's access nor its limits count. Raises NotEnrolled
-        for a revoked site, LimitReached, BadManifest for added files that are a study of their own; nothing is then
-        stored."""
+        for a revoked site, LimitReached, BadManifest for added files that are a study of their own, StudyErased for a
+        study that was removed, HubBusy; nothing is then stored."""
         mine = {"site": part.site, "study": part.header.study}
         size = sealed_size(len(part.plaintext), part.header.chunk_log2)
         with self._database.read() as connection:
@@ -134,12 +140,15 @@ class Store(StudyQueries):
                 self._check(connection, part, size)
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=part.site) as connection:
             if (known := _stored_receipt(connection, part.site, part.object)) is not None:
                 return known
             if not found_here:
                 self._check(connection, part, size)
+            refuse_erased(connection, part.site, part.header.study)
             at = self._clock.now()
+            if name_again(connection, blob, at):
+                self._blobs.write(part.plaintext)
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
             is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
             count(connection, part.site, size, is_new and not found_here, at)
@@ -172,12 +181,18 @@ class Store(StudyQueries):
         return signed
 
     def _check(self, connection: Connection, part: OpenedPart, size: int) -> None:
-        """Raises NotEnrolled, LimitReached, BadManifest."""
+        """Raises NotEnrolled, StudyErased, LimitReached, BadManifest."""
         check_served(connection, part.site)
+        refuse_erased(connection, part.site, part.header.study)
         if isinstance(part.content, Manifest) and part.content.added is not None:
             check_added(connection, part.site, part.header.study, part.content.added)
         is_new = not connection.scalar(select(exists().where(of_study(studies, part.site, part.header.study))))
         check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
+
+    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
+        """As `IngestStore.check_wanted`."""
+        with self._database.read() as connection:
+            refuse_erased(connection, site, study)
 
     def limits(self, site: SiteName) -> Mapping[Limit, int]:
         """The limits of a site."""
@@ -196,7 +211,7 @@ class Store(StudyQueries):
             known = _stored_receipt(connection, site, object)
             if known is None or _tells_its_place(connection, site, known):
                 return known
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             at = self._clock.now()
             study = connection.scalar(select(objects.c.study).where(_object(site, object)))
             if study is None:
@@ -263,7 +278,7 @@ class Store(StudyQueries):
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """As `IngestStore.record_delivered`."""
         this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             connection.execute(update(receipts).where(this).values(delivered_at=micros(self._clock.now())))
 
     def requested_parts(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
@@ -279,7 +294,7 @@ class Store(StudyQueries):
         originals those of the files that were added to the study are requested. Raises NotEnrolled for a site that
         sends nothing more."""
         at = self._clock.now()
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             check_served(connection, site)
             of = [study]
             if kind is Kind.ORIGINALS:
@@ -295,9 +310,9 @@ class Store(StudyQueries):
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """As `IngestStore.escalate`: one transaction marks the study and deletes its predictions."""
         self._step("store.escalate.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             check_served(connection, site)
-            return self._make_urgent(connection, site, study)
+            return not is_erased(connection, site, study) and self._make_urgent(connection, site, study)
 
     def _make_urgent(self, connection: Connection, site: SiteName, study: StudyKey) -> bool:
         """Mark a study as urgent and delete its predictions, so that inference runs again. False for an unknown
@@ -337,7 +352,8 @@ class Store(StudyQueries):
         self, waiting: PendingGraph, prediction: StoredPrediction, claim: Claim[PendingGraph] | None = None
     ) -> bool:
         """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
-        became urgent during inference: then it still waits. claim: ends with the prediction."""
+        became urgent during inference: then it still waits; or if the study was removed. claim: ends with the
+        prediction."""
         row = {
             "site": waiting.site,
             "study": waiting.study,
@@ -351,8 +367,10 @@ class Store(StudyQueries):
         }
         self._step("store.prediction.before_commit")
         mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
-        with self._database.write() as connection:
+        with self._database.write(turn=waiting.site) as connection:
             if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
+                return False
+            if is_erased(connection, waiting.site, waiting.study):
                 return False
             done = connection.execute(insert_new(predictions).values(row).on_conflict_do_nothing())
             if done.rowcount != 1:
@@ -372,11 +390,14 @@ class Store(StudyQueries):
             return undrafted(connection, most)
 
     def add_draft(self, waiting: PendingGraph, draft: bytes, claim: Claim[PendingGraph] | None = None) -> None:
-        """Store the draft of a graph (docs/report-decoder.md); a later one is ignored. claim: ends with the draft."""
+        """Store the draft of a graph (docs/report-decoder.md); a later one is ignored, and one of a removed
+        study. claim: ends with the draft."""
         at = self._clock.now()
         row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
         self._step("store.draft.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=waiting.site) as connection:
+            if is_erased(connection, waiting.site, waiting.study):
+                return
             if connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing()).rowcount:
                 add_event(connection, waiting.site, waiting.study, StudyEvent.DRAFTED, at)
                 keep(connection, waiting.site, waiting.study)
@@ -397,7 +418,7 @@ class Store(StudyQueries):
         `patient_of`. also: called in the same transaction. Raises UnknownStudy, DiskFull, HubBusy."""
         self._step("store.decision.before_commit")
         this = of_study(additions, site, addition) & (additions.c.base == study) & (additions.c.corrects != b"")
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             if connection.execute(update(additions).where(this).values(decision=str(decision))).rowcount != 1:
                 raise UnknownStudy("the study has no such corrected files")
             connection.execute(update(studies).where(of_study(studies, site, study)).values(patient=patient))
@@ -408,7 +429,7 @@ class Store(StudyQueries):
     def record_opened(self, site: SiteName, study: StudyKey) -> bool:
         """Record that a reader opened the study, and sign the receipt `opened`. False if it was opened before."""
         self._step("store.opened.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             before = of_study(events, site, study) & (events.c.event == str(StudyEvent.OPENED))
             if connection.scalar(select(exists().where(before))):
                 return False
@@ -434,7 +455,7 @@ class Store(StudyQueries):
             "at": micros(report.at),
         }
         self._step("store.report.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=report.site) as connection:
             last = select(func.max(reports.c.version)).where(of_study(reports, report.site, report.study))
             if report.version != (connection.scalar(last) or 0) + 1:
                 raise ReportMoved("the report was saved by somebody else meanwhile")

@@ -34,7 +34,7 @@ def stored_studies(connection: Connection, numbers: Sequence[int]) -> list[Store
     lists: dict[tuple[str, bytes], list[tuple[int, bytes, int]]] = {}
     for entry in connection.execute(of_these(listed)):
         lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
-    predicted = {(r.site, r.study, r.blob): _prediction(r) for r in connection.execute(of_these(predictions))}
+    predicted = {(r.site, r.study, r.blob): prediction_of(r) for r in connection.execute(of_these(predictions))}
     wanted: dict[tuple[str, bytes], set[Tier]] = {}
     of_tiers = requests.c.kind.in_([int(tier) for tier in Tier])
     for asked in connection.execute(of_these(requests).where(of_tiers)):
@@ -79,15 +79,16 @@ def stored_studies(connection: Connection, numbers: Sequence[int]) -> list[Store
     return [found[number] for number in numbers]
 
 
-def key_starts(prefix: str) -> ColumnElement[bool] | None:
+def key_starts(prefix: str, key: ColumnElement[bytes] = worklist.c.study) -> ColumnElement[bool] | None:
     """The condition that a study key starts with these hex digits, as a range of the index; None for other text."""
     if not 0 < len(prefix) <= 2 * STUDY_KEY_BYTES or any(digit not in "0123456789abcdef" for digit in prefix):
         return None
     first, last = (bytes.fromhex(prefix.ljust(2 * STUDY_KEY_BYTES, digit)) for digit in "0f")
-    return and_(worklist.c.study >= first, worklist.c.study <= last)
+    return and_(key >= first, key <= last)
 
 
-def _prediction(row: Row[Any]) -> StoredPrediction:
+def prediction_of(row: Row[Any]) -> StoredPrediction:
+    """row: of `readings`, or of the history of predictions."""
     findings = {
         name: StoredFinding(value, low, high, PredictionSet(outcome))
         for name, (value, low, high, outcome) in json.loads(row.findings).items()

@@ -1,6 +1,7 @@
 """The hub's tables. Format and reasons: docs/store-format.md."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -440,6 +441,21 @@ pieces = Table(
     Column("data", LargeBinary),
     Index("pieces_name", "name"),
 )
+bundles = Table(
+    "bundles",
+    TABLES,
+    Column("bundle", LargeBinary(16), primary_key=True),
+    Column("added_at", BigInteger, nullable=False),
+    # The default is the bundle that was chosen last.
+    Column("chosen_at", BigInteger),
+)
+bundle_files = Table(
+    "bundle_files",
+    TABLES,
+    Column("bundle", LargeBinary(16), ForeignKey("bundles.bundle"), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),
+)
 # Claims of work.
 claims = Table(
     "claims",
@@ -453,6 +469,21 @@ claims = Table(
     Index("claims_holder", "holder"),
 )
 # Predictions of other bundles.
+bundle_predictions = Table(
+    "bundle_predictions",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("blob", LargeBinary(32), primary_key=True),
+    Column("bundle", LargeBinary(16), primary_key=True),
+    Column("urgency", String(16), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("unfamiliar", Boolean, nullable=False),
+    Column("findings", String, nullable=False),
+    Column("draft", LargeBinary),
+    Column("at", BigInteger, nullable=False),
+    _references_study(),
+)
 # Keys in time.
 certificates = Table(
     "certificates",
@@ -467,6 +498,49 @@ certificates = Table(
     Column("certificate", LargeBinary),
 )
 # Retention, holds and tombstones.
+removals = Table(
+    "removals",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    # The name of the rule; empty for an erasure that a person asked for.
+    Column("rule", String(32), nullable=False),
+    Column("marked_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    _references_study(),
+    Index("removals_due", "due_at", "site", "study"),
+)
+holds = Table(
+    "holds",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    _references_study(),
+)
+# Without a reference: a restored backup may not know the study.
+tombstones = Table(
+    "tombstones",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("rule", String(32), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("tombstones_study", "study"),
+)
+removed_blobs = Table(
+    "removed_blobs",
+    TABLES,
+    Column("blob", LargeBinary(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("removed_blobs_state", "state", "blob"),
+)
+
+
+# A report goes with its study alone, whose tombstone is in the same transaction.
+_REMOVED = "EXISTS (SELECT 1 FROM tombstones WHERE tombstones.site = OLD.site AND tombstones.study = OLD.study)"
 
 
 def _first_generation(table: Table, connection: Connection, **_: Any) -> None:
@@ -474,8 +548,9 @@ def _first_generation(table: Table, connection: Connection, **_: Any) -> None:
 
 
 event.listen(generations, "after_create", _first_generation)
-for _table in (audit, audit_signatures, reports):
+for _table in (audit, audit_signatures):
     event.listen(_table, "after_create", only_added)
+event.listen(reports, "after_create", partial(only_added, unless=_REMOVED))
 event.listen(worklist, "after_create", full_text.make)
 alike(TABLES)
 

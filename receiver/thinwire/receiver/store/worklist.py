@@ -5,13 +5,13 @@ that the model missed waited for up to 1293 minutes, and for 890 first come firs
 waited for the cap is therefore listed before all but the immediate ones, the oldest first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.store.records import StoredStudy
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.identifiers import TextSource, Tier, Urgency
 
@@ -71,7 +71,6 @@ def _place(row: WorklistEntry) -> tuple[bool, int, bool, datetime, str, bytes]:
 def as_json(row: WorklistEntry) -> dict[str, Any]:
     """One row as `--json` gives it. Sizes are bytes of the sealed tier, null where it is not here."""
     study, prediction = row.study, row.study.prediction
-    findings = {} if prediction is None else prediction.findings
     return {
         "study": study.study.hex(),
         "site": study.site,
@@ -82,10 +81,7 @@ def as_json(row: WorklistEntry) -> dict[str, Any]:
         "overdue": row.overdue,
         "report": None if study.report is None else str(study.report),
         "triaged": None if prediction is None else prediction.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "findings": {
-            name: {"probability": f.probability, "low": f.low, "high": f.high, "outcome": str(f.outcome)}
-            for name, f in findings.items()
-        },
+        "findings": findings_json({} if prediction is None else prediction.findings),
         "unfamiliar": None if prediction is None else prediction.unfamiliar,
         "text_source": study.text_source,
         "text_given": row.text_given,
@@ -94,6 +90,26 @@ def as_json(row: WorklistEntry) -> dict[str, Any]:
         "tiers": {tier.name.lower(): study.sealed_sizes.get(tier) for tier in Tier},
         "complete": study.complete,
         "bundle": None if study.bundle is None else study.bundle.hex(),
+        "predicted_by": None if prediction is None else prediction.bundle.hex(),
         "modality": study.modality,
         "view_position": study.view_position,
+    }
+
+
+def as_prediction_json(prediction: StoredPrediction) -> dict[str, Any]:
+    """A prediction of the history, as `show --json` gives it."""
+    return {
+        "bundle": prediction.bundle.hex(),
+        "predicted": prediction.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "urgency": str(prediction.urgency),
+        "reason": prediction.reason,
+        "findings": findings_json(prediction.findings),
+        "unfamiliar": prediction.unfamiliar,
+    }
+
+
+def findings_json(findings: Mapping[str, StoredFinding]) -> dict[str, Any]:
+    return {
+        name: {"probability": f.probability, "low": f.low, "high": f.high, "outcome": str(f.outcome)}
+        for name, f in findings.items()
     }

@@ -28,6 +28,7 @@ from thinwire.receiver.store.tables import (
     worklist_counts,
     worklist_vocabulary,
 )
+from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Urgency
 from thinwire.shared.storage.database import insert_new
@@ -74,15 +75,12 @@ class ReadingState(IntEnum):
 
 def keep(connection: Connection, site: str, study: bytes) -> None:
     """Bring the row of a study up to date, with its counts and words; in the transaction that changed the study. Files
-    that are added to a study have no row."""
+    that are added to a study, and a study that was removed, have no row."""
     facts, before = _read(connection, site, study)
     if facts is None:
         return
-    if base_of(connection, site, study) is not None:
-        if before is not None:
-            connection.execute(delete(worklist).where(worklist.c.number == before.number))
-            _count(connection, site, before.state, before.place, -1)
-            full_text.remove(connection, before.number, before.words)
+    if _has_none(connection, site, study):
+        unlist(connection, site, study)
         return
     row = _row(facts)
     if before is None:
@@ -100,14 +98,22 @@ def keep(connection: Connection, site: str, study: bytes) -> None:
         if before.words != row["words"]:
             full_text.remove(connection, before.number, before.words)
             full_text.add(connection, before.number, row["words"])
-    for word in sorted(set(row["words"].split()) - set("" if before is None else before.words.split())):
-        connection.execute(insert_new(worklist_vocabulary).values(word=word).on_conflict_do_nothing())
+    _learn(connection, set(row["words"].split()) - set("" if before is None else before.words.split()))
+
+
+def unlist(connection: Connection, site: str, study: bytes) -> None:
+    """Remove the row of a study, with its count and words."""
+    row = connection.execute(select(worklist).where(worklist.c.site == site, worklist.c.study == study)).one_or_none()
+    if row is not None:
+        connection.execute(delete(worklist).where(worklist.c.number == row.number))
+        _count(connection, site, row.state, row.place, -1)
+        full_text.remove(connection, row.number, row.words)
 
 
 def is_kept(connection: Connection, site: str, study: bytes) -> bool:
     """Whether the row of a study is up to date."""
     facts, before = _read(connection, site, study)
-    if base_of(connection, site, study) is not None:
+    if _has_none(connection, site, study):
         return before is None
     return facts is not None and before is not None and _same(before, _row(facts))
 
@@ -129,8 +135,7 @@ def rebuild(connection: Connection) -> None:
     connection.execute(delete(worklist_counts))
     connection.execute(insert(worklist_counts).from_select(["site", "state", "place", "studies"], _counted()))
     full_text.rebuild(connection)
-    if unknown := _unknown_words(connection):
-        connection.execute(insert(worklist_vocabulary), [{"word": word} for word in sorted(unknown)])
+    _learn(connection, _unknown_words(connection))
 
 
 def place(urgency: Urgency | None, urgent_asked: bool) -> Place:
@@ -180,8 +185,23 @@ def _read(connection: Connection, site: str, study: bytes) -> tuple[Row[Any] | N
     return facts, connection.execute(select(worklist).where(mine)).one_or_none()
 
 
+def _has_none(connection: Connection, site: str, study: bytes) -> bool:
+    return base_of(connection, site, study) is not None or is_erased(connection, site, study)
+
+
 def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
     return all(getattr(before, name) == value for name, value in row.items())
+
+
+def _learn(connection: Connection, words: set[str]) -> None:
+    """Words of the vocabulary, ascending, so that two transactions that add the same ones wait for each other in one
+    order."""
+    word = worklist_vocabulary.c.word
+    if not words:
+        return
+    if new := sorted(words.difference(connection.scalars(select(word).where(word.in_(sorted(words)))))):
+        rows = [{"word": each} for each in new]
+        connection.execute(insert_new(worklist_vocabulary).values(rows).on_conflict_do_nothing())
 
 
 def _unknown_words(connection: Connection) -> set[str]:

@@ -102,6 +102,14 @@ class Inbox(ABC):
         """Bytes of the partial objects of a site, without those of one object."""
 
     @abstractmethod
+    def headers(self) -> Iterator[tuple[SiteName, Digest, bytes]]:
+        """(site, object, its first bytes with the envelope header, or fewer) of every partial object."""
+
+    @abstractmethod
+    def sweep(self) -> int:
+        """Remove what died with a process and is of no object; returns how many. May be called at any time."""
+
+    @abstractmethod
     def received(self, site: SiteName, wanted: Callable[[bytes], bool]) -> Iterator[BinaryIO]:
         """What is here of the site's objects whose envelope header is wanted, each as a file. May be called while
         another process receives them."""
@@ -230,6 +238,18 @@ class FolderInbox(Inbox):
     def size(self, site: SiteName, but: Digest) -> int:
         folder = self.folder / site
         return sum(each.stat().st_size for each in folder.glob("*") if each.name != but.hex()) if folder.exists() else 0
+
+    def headers(self) -> Iterator[tuple[SiteName, Digest, bytes]]:
+        for path in sorted(self.folder.glob("*/" + "?" * 64)):
+            try:
+                with path.open("rb") as file:
+                    head = file.read(HEADER_BYTES)
+            except FileNotFoundError:
+                continue  # it was completed just now
+            yield SiteName(path.parent.name), Digest(bytes.fromhex(path.name)), head
+
+    def sweep(self) -> int:
+        return 0
 
     def received(self, site: SiteName, wanted: Callable[[bytes], bool]) -> Iterator[BinaryIO]:
         for path in sorted((self.folder / site).glob("?" * 64)):

@@ -35,6 +35,7 @@ from thinwire.shared.errors import (
     NotEnrolled,
     ProtocolBroken,
     Retryable,
+    StudyErased,
     ThinwireError,
     as_ours,
     told,
@@ -59,8 +60,8 @@ PROGRESS_SECONDS = 1.0
 """Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
 HEAD_SECONDS = 60.0
 """Least seconds between two heads of the audit log on one stream; a head takes 110 bytes."""
-STORE_SECONDS = 10.0
-"""Seconds between two looks whether the store has another generation or backup to tell."""
+QUIET_SECONDS = 0.005
+"""Seconds of silence after which received bytes are made durable."""
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
 
@@ -150,7 +151,6 @@ class IngestSession:
         self._head_at: float | None = None
         self._told: SiteHistory | None = None
         """The last that a clinic was told of the store; None for one that does not ask."""
-        self._told_at = clock.monotonic()
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Process a clinic's message. Bytes and objects that the answers confirm are durable. Raises ProtocolBroken."""
@@ -181,7 +181,8 @@ class IngestSession:
             case "receipt_taken":
                 self._disk.step("ingest.receipt_taken")
                 self._store.record_delivered(self.site, Digest(up.receipt_taken.receipt))
-                return []
+                # Else it would hold the digests of ever more answers, where no other receipt is made for the site.
+                return self.new_messages() if len(self._sent_receipts) > MOST_RECEIPTS else []
             case "escalate":
                 return self._escalate(StudyKey(up.escalate.study))
             case _:
@@ -211,8 +212,7 @@ class IngestSession:
             return []
         # Each is read once in a session: a clinic that confirms none costs no more than one that does.
         page = self._store.receipts_after(self.site, self._last_receipt, MOST_RECEIPTS)
-        messages = self._news_of_store()
-        messages += [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
+        messages = [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
         if page:
             self._last_receipt = page[-1][0]
         if len(page) < MOST_RECEIPTS:
@@ -226,15 +226,32 @@ class IngestSession:
                 messages.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
         return messages
 
-    def _news_of_store(self) -> list[wire.Down]:
-        """The store in time, where another generation or another backup is told than before."""
-        before, at = self._told, self._clock.monotonic()
-        if before is None or at - self._told_at < STORE_SECONDS:
+    def new_history(self) -> list[wire.Down]:
+        """The store in time, where it has another generation or backup than the clinic was told."""
+        if (before := self._told) is None:
             return []
-        self._told_at = at
         now = self._told = self._store.history(self.site)
         same = (before.generation, before.backed_up) == (now.generation, now.backed_up)
         return [] if same else [wire.Down(store=_store(now))]
+
+    @property
+    def due(self) -> float | None:
+        """Seconds without a message after which `tick` has something to do; None if there is nothing."""
+        arrivals, now = list(self._arrivals.values()), self._clock.monotonic()
+        waits = [
+            each.partial.wait(each.asked) - (now - each.waiting_since) for each in arrivals if each.partial.unsynced
+        ]
+        if waits:
+            return max(QUIET_SECONDS, min(waits))
+        return PROGRESS_SECONDS if any(each.partial.durable > each.acknowledged for each in arrivals) else None
+
+    def put_off(self, up: wire.Up, error: HubBusy) -> list[wire.Down]:
+        """In place of `receive`, where the store cannot be asked: an offer is refused for now. Raises the error for any
+        other message."""
+        if up.WhichOneof("message") != "offer" or up.offer.number <= self._last_number:
+            raise error
+        self._last_number = up.offer.number
+        return [self._refusal(up.offer, error)]
 
     def close(self) -> None:
         """The session has ended: make received bytes durable."""
@@ -286,6 +303,11 @@ class IngestSession:
             raise BadFormat(f"an object of kind {header.kind} with {offer.size} bytes, over the limit of {limit}")
         if self._store.epoch_key(self.site, header.epoch) is None:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
+        try:
+            self._store.check_wanted(self.site, header.study)
+        except StudyErased:
+            self._inbox.forget(self.site, Digest(offer.object))
+            raise
         if len(offer.head) == offer.size:
             down = self._finish(offer, header, offer.head)
             # An earlier transfer may have begun in chunks.

@@ -58,20 +58,14 @@ class IngestStore(EpochKeys, Protocol):
         """
         ...
 
-    def record_connected(self, site: SiteName, certificate: bytes) -> None:
-        """The site connected with this certificate, PEM: its used token is not answered any more. If it is the next
-        one, it is in force, and the one before is refused."""
-        ...
-
-    def check_site(self, site: SiteName, certificate: Digest) -> None:
-        """Raises NotEnrolled for an unknown or revoked site, and for a certificate that was replaced.
-
-        certificate: SHA-256 of its DER.
-        """
+    def connect(self, site: SiteName, certificate: bytes) -> None:
+        """A site connects with this certificate, PEM: its used token is not answered any more. If it is the next one,
+        it is in force, and the one before is refused. Raises NotEnrolled for an unknown or revoked site, and for a
+        certificate that was replaced."""
         ...
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
-        """Those of these sites that `check_site` refuses with these certificates, and why."""
+        """Those of these sites that `connect` refuses with these certificates, and why."""
         ...
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
@@ -85,6 +79,10 @@ class IngestStore(EpochKeys, Protocol):
 
     def check_room(self, site: SiteName, size: int) -> None:
         """Raises LimitReached unless the site may store this many bytes more."""
+        ...
+
+    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
+        """Raises StudyErased for a study that was removed from this hub."""
         ...
 
     def audit_head(self) -> bytes:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, tuple_, update
 
 from thinwire.receiver.store.shares import AGAIN_AFTER, Limit
 from thinwire.receiver.store.tables import partials, pieces
@@ -41,6 +41,8 @@ WAIT = 1.0
 """Seconds that fewer bytes wait for more, unless the clinic waits for them."""
 SWEEP_AFTER = timedelta(days=1)
 """Age of an object without a row, by the store's clock: a row is committed seconds after its object is stored."""
+PAGE = 500
+"""Rows in memory at a time."""
 _UNDER = "pieces"
 
 
@@ -249,8 +251,19 @@ class PieceInbox(Inbox):
         with self._database.read() as connection:
             return int(connection.scalar(query) or 0)
 
+    def headers(self) -> Iterator[tuple[SiteName, Digest, bytes]]:
+        query = select(partials.c.site, partials.c.object, partials.c.head).limit(PAGE)
+        query = query.order_by(partials.c.site, partials.c.object)
+        last: tuple[str, bytes] = ("", b"")
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(query.where(tuple_(partials.c.site, partials.c.object) > tuple_(*last))).all()
+            yield from ((SiteName(row.site), Digest(row.object), row.head) for row in rows)
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].site, rows[-1].object
+
     def sweep(self) -> int:
-        """Remove objects that no row names, as a process leaves them that died; returns their number."""
         before, removed = self._clock.now() - SWEEP_AFTER, 0
         for page in self._store.pages(_UNDER):
             old = {_name(each.name): each.name for each in page if each.modified < before}

@@ -26,6 +26,7 @@ from thinwire.shared.errors import (
     ReportMoved,
     ReportSigned,
     Retryable,
+    StudyErased,
     ThinwireError,
     UnknownStudy,
     as_ours,
@@ -41,6 +42,7 @@ THREADS = 8
 
 _STATUS_OF: tuple[tuple[type[ThinwireError], HTTPStatus], ...] = (
     (UnknownStudy, HTTPStatus.NOT_FOUND),
+    (StudyErased, HTTPStatus.GONE),
     (ReportSigned, HTTPStatus.CONFLICT),
     (ReportMoved, HTTPStatus.CONFLICT),
     (BadInput, HTTPStatus.BAD_REQUEST),
@@ -80,8 +82,7 @@ def make_app(context: WebContext) -> FastAPI:
 async def _running(app: FastAPI) -> AsyncIterator[None]:
     current_default_thread_limiter().total_tokens = THREADS
     context: WebContext = app.state.context
-    with closing(context.hub.database.changes()) as changes:
-        app.state.watcher = Watcher(context, changes)
+    with closing(Watcher(context)) as app.state.watcher:
         watching = asyncio.create_task(app.state.watcher.run())
         yield
         watching.cancel()

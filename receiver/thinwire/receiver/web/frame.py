@@ -97,8 +97,22 @@ class Frames:
     def __init__(self, study_images: StudyImages, bundles: Bundles) -> None:
         self.study_images = study_images
         self._bundles = bundles
-        self._cache: OrderedDict[tuple[object, ...], ViewerImage] = OrderedDict()
+        self._cache: OrderedDict[tuple[Any, ...], ViewerImage] = OrderedDict()
         self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        """Forget all images: no page is open."""
+        with self._lock:
+            self._cache.clear()
+
+    def forget_removed(self) -> None:
+        """Forget the images of studies that were removed from the hub."""
+        with self._lock:
+            keys = list(self._cache)
+        gone = [key for key in keys if self.study_images.store.tombstone(key[0], key[1]) is not None]
+        with self._lock:
+            for key in gone:
+                self._cache.pop(key, None)
 
     def graph(self, study: StoredStudy) -> FusedGraph | None:
         """Raises BadFormat for a damaged blob, UnknownBundle."""

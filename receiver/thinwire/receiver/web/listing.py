@@ -71,7 +71,7 @@ def rows(
     def make() -> bytes:
         return bytes(page(request, "rows.html", filter=chosen, query=None, page=_shown(context, chosen)).body)
 
-    stamp = context.store.last_event(), link_status.stamp(context.hub.data)
+    stamp = context.store.event_stamp(), link_status.stamp(context.hub.data)
     shared: SharedRows = request.app.state.shared_rows
     return HTMLResponse(shared.rows(chosen, stamp, make))
 

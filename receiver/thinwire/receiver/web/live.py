@@ -1,21 +1,22 @@
-"""News for open pages: one look at the database for all of them, and rows that are made once for all of them."""
+"""News for open pages: told once for all of them, and rows that are made once for all of them."""
 
 import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Set
 from contextlib import contextmanager
 
+from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.web.context import WebContext
-from thinwire.shared.storage.database import Changes
+from thinwire.shared.identifiers import SiteName
 
 log = logging.getLogger(__name__)
 
 EVERY = 1.0
-"""Seconds between two looks; a look reads no row where nothing was committed."""
+"""Seconds between two looks; a look reads no row without news."""
 SESSIONS_EVERY = 10.0
-"""Seconds after which sessions are checked also without a change in the database: they end by time."""
+"""Seconds after which sessions are checked also without news: they end by time."""
 
 LIST, PROGRESS, ENDED = "list", "progress", "ended"
 _WEIGHT = {None: 0, PROGRESS: 1, LIST: 2, ENDED: 3}
@@ -45,14 +46,21 @@ class OpenPage:
 class Watcher:
     """Wakes the open pages. `run` and `look` are for the loop of the pages."""
 
-    def __init__(self, context: WebContext, changes: Changes) -> None:
+    def __init__(self, context: WebContext) -> None:
         self._context = context
-        self._changes = changes
         self._pages: set[OpenPage] = set()
-        self._seen: tuple[int, tuple[str, ...]] | None = None
+        self._connected: tuple[SiteName, ...] | None = None
+        self._changed = False
+        """A study has a new event since the last look that succeeded."""
         self._stale = True
-        """Something was committed since the last look that succeeded."""
+        """Something was committed since then."""
         self._checked = context.clock.monotonic()
+        self.close = context.hub.news.subscribe(self.heard)
+
+    def heard(self, topics: Set[str], _by_others: bool) -> None:
+        """As `news.Heard`."""
+        self._changed |= STUDIES in topics
+        self._stale = True
 
     @contextmanager
     def open(self, secret: str) -> Iterator[OpenPage]:
@@ -77,6 +85,7 @@ class Watcher:
     async def look(self) -> None:
         """One look for all open pages."""
         if not self._pages:
+            self._context.frames.clear()
             return
         event, ended = await asyncio.to_thread(self._news, frozenset(page.secret for page in self._pages))
         for page in self._pages:
@@ -86,15 +95,20 @@ class Watcher:
 
     def _news(self, secrets: Collection[str]) -> tuple[str | None, Collection[str]]:
         """The event for all pages, or None; and the secrets whose session has ended."""
-        self._stale |= self._changes.seen()
-        links, before = self._context.links(), self._seen
+        links, before = self._context.links(), self._connected
         connected = tuple(site for site, link in sorted(links.items()) if link.connected)
-        last_event = self._context.store.last_event() if self._stale or before is None else before[0]
+        # Before the queries: news that comes meanwhile is for the next look.
+        changed, self._changed, stale, self._stale = self._changed, False, self._stale, False
         now, ended = self._context.clock.monotonic(), frozenset[str]()
-        if self._stale or now - self._checked >= SESSIONS_EVERY:
-            ended, self._checked = frozenset(secrets) - self._context.accounts.open_sessions(secrets), now
-        self._seen, self._stale = (last_event, connected), False
-        if before is not None and before != self._seen:
+        try:
+            if stale or now - self._checked >= SESSIONS_EVERY:
+                ended, self._checked = frozenset(secrets) - self._context.accounts.open_sessions(secrets), now
+        except Exception:
+            self._changed, self._stale = self._changed or changed, True
+            raise
+        self._connected = connected
+        if before is not None and (changed or before != connected):
+            self._context.frames.forget_removed()
             return LIST, ended
         return (PROGRESS if any(link.arriving for link in links.values()) else None), ended
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
-from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.presentation import age
 from thinwire.receiver.store.additions import Decision
@@ -22,10 +22,10 @@ from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Reade
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.rows import WorklistRow, bars
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, UnknownStudy
+from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, StudyErased, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.identifiers import STUDY_KEY_BYTES, Tier, site_name
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, StudyKey, Tier, site_name
 
 router = APIRouter(prefix="/studies/{site}/{study}")
 
@@ -38,7 +38,7 @@ _ACT_OF = {
 
 
 def _find(context: WebContext, site: str, study: str) -> StoredStudy:
-    """Raises UnknownStudy."""
+    """Raises UnknownStudy, StudyErased."""
     try:
         whole = len(bytes.fromhex(study)) == STUDY_KEY_BYTES
         name = site_name(site)
@@ -51,7 +51,10 @@ def _find(context: WebContext, site: str, study: str) -> StoredStudy:
 
 @router.get("")
 def study_page(request: Request, context: CurrentContext, here: SignedIn, site: str, study: str) -> Response:
-    found = _find(context, site, study)
+    try:
+        found = _find(context, site, study)
+    except StudyErased as error:
+        return _erased(request, context, here, site_name(site), StudyKey(bytes.fromhex(study)), error)
     context.record_access(here.account, here.address, Act.VIEWED, found, by_user=True)
     if here.is_reader:
         context.pipeline.record_opened(found.site, found.study)
@@ -106,7 +109,6 @@ def request_tier(
         raise BadInput("a study has no such tier", "Request preview, crops or originals.")
     context.audit.record(context.message(Act.ASKED, here.account.name, here.address, found, detail=tier))
     context.store.request(found.site, found.study, _REQUESTABLE[tier])
-    context.pipeline.notify(found.site)
     return _back(found)
 
 
@@ -227,6 +229,17 @@ def _page(
         "beside": _beside(context, study),
     }
     return page(request, "study.html", status, here=here, **facts)
+
+
+def _erased(
+    request: Request, context: WebContext, here: Requester, site: SiteName, study: StudyKey, error: StudyErased
+) -> Response:
+    """The page of a study that was removed, with the signed report if it stays."""
+    kept = context.store.report(site, study)
+    message = Message(Act.VIEWED, context.clock.now(), here.account.name, here.address, site, study, detail="removed")
+    context.audit.record(message)
+    facts = {"message": f"{str(error)[:1].upper()}{str(error)[1:]}.", "remedy": error.remedy, "report": kept}
+    return page(request, "erased.html", HTTPStatus.GONE, here=here, **facts)
 
 
 def _patches(graph: FusedGraph) -> list[dict[str, Any]]:

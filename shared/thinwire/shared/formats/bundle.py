@@ -60,6 +60,23 @@ class Bundle:
     spec: BundleSpec
     figures: Mapping[str, Any]
     """Measured figures, as bundle.json holds them."""
+    files: Mapping[str, str]
+    """SHA-256 of each file by its name, in hex."""
+
+    def unread(self, other: "Bundle") -> str | None:
+        """Why this bundle's networks cannot read the graphs of another one; None if they can.
+
+        Features have a meaning for the networks of the encoder that made them alone, and a concept is a place in its
+        bundle's vocabulary. So both bundles have the same encoder, byte for byte, and this one's vocabulary begins with
+        the other's. Findings and coder may differ.
+        """
+        if self.files[ENCODER] != other.files[ENCODER]:
+            return "their encoder is another one"
+        if self.spec.feature_size != other.spec.feature_size or self.spec.working_size != other.spec.working_size:
+            return "their features have another shape"
+        if self.spec.concepts[: len(other.spec.concepts)] != other.spec.concepts:
+            return "their vocabulary is another one"
+        return None
 
 
 def default_bundle_folder() -> Path:
@@ -109,7 +126,7 @@ def load_bundle(folder: Path) -> Bundle:
             raise BadBundle(f"{name} is missing")
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise BadBundle(f"{name} does not match its digest")
-    return Bundle(folder, bundle_id(index), spec, index.get("figures", {}))
+    return Bundle(folder, bundle_id(index), spec, index.get("figures", {}), files)
 
 
 def write_index(folder: Path, spec: BundleSpec, provenance: Mapping[str, Any], figures: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,32 @@ Place = Path | str
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 
 
+@dataclass
+class Told:
+    """What a transaction changed, for those who wait for it."""
+
+    topics: dict[str, bool] = field(default_factory=dict)
+    """Such as a site; and whether this process waits for it too."""
+    events: set[int] = field(default_factory=set)
+    """Numbers of the events that it added."""
+
+
 class Database:
     """One database, used by any number of threads and processes. path: of SQLite's file; None for PostgreSQL."""
 
     def __init__(self, path: Path | None, engine: Engine) -> None:
         self.path = path
         self.engine = engine
+        self.committed: Callable[[Told], object] = _nobody
+        """Called after each commit with what the transaction told by `tell`; it must be quick, and raises nothing."""
         self._turns = Turns()
+
+    @property
+    def file(self) -> Path:
+        """SQLite's file. Raises ValueError for PostgreSQL."""
+        if self.path is None:
+            raise ValueError("the database is no file")
+        return self.path
 
     @property
     def shared(self) -> bool:
@@ -80,14 +100,23 @@ class Database:
         Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long, or if the database
         does not answer: the transaction may then have been committed.
         """
+        with self._transaction(turn) as connection:
+            told = connection.info[_TOLD] = Told()
+            yield connection
+        self.committed(told)
+
+    @contextlib.contextmanager
+    def _transaction(self, turn: str | None) -> Iterator[Connection]:
         if not self.shared:
             with self._turns.take(PATIENCE), translated(), self.engine.begin() as connection:
+                connection.execution_options(turn=turn)
                 yield connection
             return
         with translated(), self.engine.begin() as connection:
             if turn is None:
                 connection.execute(select(func.pg_advisory_xact_lock(_ALL, 0)))
             else:
+                connection.execution_options(turn=turn)
                 mine = func.pg_advisory_xact_lock(_ONE, _key(turn))
                 connection.execute(select(func.pg_advisory_xact_lock_shared(_ALL, 0), mine))
             yield connection
@@ -146,6 +175,23 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+_TOLD = "told"
+
+
+def tell(connection: Connection, *topics: str, here: bool = True, event: int | None = None) -> None:
+    """What this transaction changes: those who wait for it hear of it after its commit. here: whether also in this
+    process. event: the number of an event that it adds."""
+    told: Told = connection.info.setdefault(_TOLD, Told())
+    for topic in topics:
+        told.topics[topic] = here or told.topics.get(topic, False)
+    if event is not None:
+        told.events.add(event)
+
+
+def _nobody(_told: Told) -> None:
+    """Nobody waits."""
 
 
 class Turns:
@@ -269,6 +315,19 @@ def exclude(connection: Connection) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_USED, 0))))
 
 
+def take_turn(connection: Connection, turn: str) -> None:
+    """In a writing transaction of any turn: from here to its end, those that take this turn follow each other. Last in
+    the transaction, or two may wait for each other. SQLite: writers follow each other anyway."""
+    if is_postgresql(connection):
+        connection.execute(select(func.pg_advisory_xact_lock(_ONE, _key(turn))))
+
+
+def require_turn(connection: Connection, turn: str) -> None:
+    """A guard against slips: raises AssertionError in a transaction of another turn."""
+    taken = connection.get_execution_options().get("turn")
+    assert taken in (None, turn), f"the transaction has the turn {taken!r}"
+
+
 def _key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], signed=True)
 
@@ -287,24 +346,34 @@ def alike(tables: MetaData) -> None:
             column.type = String(column.type.length).with_variant(String(collation="C"), "postgresql")
 
 
-def only_added(table: Table, connection: Connection, **_: Any) -> None:
-    """Called after a table was created: its rows are added and never altered. A slip of a program cannot."""
+def only_added(table: Table, connection: Connection, unless: str = "", **_: Any) -> None:
+    """Called after a table was created: its rows are added and never altered. A slip of a program cannot.
+
+    unless: a condition in SQL, of the row OLD, under which it may be removed."""
     name = table.name
     if is_postgresql(connection):
-        connection.execute(
-            text(
-                "CREATE OR REPLACE FUNCTION only_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-                "RAISE EXCEPTION 'rows are only added' USING ERRCODE = 'integrity_constraint_violation'; END $$"
-            )
-        )
-        acts = "UPDATE OR DELETE OR TRUNCATE"
-        connection.execute(
-            text(f"CREATE TRIGGER {name}_only_added BEFORE {acts} ON {name} EXECUTE FUNCTION only_added()")
-        )
-        return
-    for act in ("UPDATE", "DELETE"):
-        trigger = f"CREATE TRIGGER {name}_no_{act.lower()} BEFORE {act} ON {name} "
-        connection.execute(text(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END"))
+        refuse = "RAISE EXCEPTION 'rows are only added' USING ERRCODE = 'integrity_constraint_violation';"
+        acts = "UPDATE OR TRUNCATE" if unless else "UPDATE OR DELETE OR TRUNCATE"
+        statements = [
+            f"CREATE OR REPLACE FUNCTION only_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {refuse} END $$",
+            f"CREATE TRIGGER {name}_only_added BEFORE {acts} ON {name} EXECUTE FUNCTION only_added()",
+        ]
+        if unless:
+            body = f"BEGIN IF NOT {unless} THEN {refuse} END IF; RETURN OLD; END"
+            statements += [
+                f"CREATE OR REPLACE FUNCTION {name}_no_delete() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$",
+                f"CREATE TRIGGER {name}_no_delete BEFORE DELETE ON {name} FOR EACH ROW "
+                f"EXECUTE FUNCTION {name}_no_delete()",
+            ]
+    else:
+        refuse = "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END"
+        when = f"WHEN NOT {unless} " if unless else ""
+        statements = [
+            f"CREATE TRIGGER {name}_no_update BEFORE UPDATE ON {name} {refuse}",
+            f"CREATE TRIGGER {name}_no_delete BEFORE DELETE ON {name} {when}{refuse}",
+        ]
+    for each in statements:
+        connection.execute(text(each))
 
 
 def _require_utf8(connection: Any, _record: object) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tests.support.clock import START, FakeClock
-from tests.support.forwarded_hub import keep_study
+from tests.support.forwarded_hub import keep_study, next_plan
 from tests.support.hub_folder import Clinic
 from tests.support.machine_results import image_file
 from tests.support.scripted_peer import ScriptedPeer
@@ -101,23 +101,23 @@ def test_a_draft_and_a_report_are_planned_and_what_changes_no_object_is_not(
     drain(each)
     hub.store.request(clinic.site, study, Kind.PREVIEW)
     hub.pipeline().record_opened(clinic.site, study)
-    assert queue.unplanned(PACS.name) is None
+    assert next_plan(queue, PACS.name) is None
     (graph,) = hub.store.undrafted(1)
     hub.store.add_draft(graph, b"{}")
-    assert queue.unplanned(PACS.name) == (clinic.site, hub.store.last_event(), [(clinic.site, study)])
+    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.event_stamp(), [(clinic.site, study)])
     drain(each)
     report = Report(clinic.site, study, 1, ReportState.DRAFT, "clear", "anna", "Dr. Anna", False, hub.clock.now())
     hub.pipeline().report(report, ReportEvent.SAVED, lambda _: None)
-    assert queue.unplanned(PACS.name) is None
+    assert next_plan(queue, PACS.name) is None
     hub.pipeline().report(replace(report, version=2), ReportEvent.RELEASED, lambda _: None)
-    assert queue.unplanned(PACS.name) == (clinic.site, hub.store.last_event(), [(clinic.site, study)])
+    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.event_stamp(), [(clinic.site, study)])
     drain(each)
     # A full page of events that change no object is read once.
     monkeypatch.setattr(queue_module, "PAGE", 1)
     hub.store.request(clinic.site, study, Kind.CROPS)
-    assert queue.unplanned(PACS.name) == (clinic.site, hub.store.last_event(), [])
+    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.event_stamp(), [])
     drain(each)
-    assert queue.unplanned(PACS.name) is None
+    assert next_plan(queue, PACS.name) is None
 
 
 def test_a_study_is_forwarded_once_the_target_has_every_object(

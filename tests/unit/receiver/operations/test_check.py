@@ -157,7 +157,7 @@ def test_a_damaged_part_is_requested_and_comes_back_whole(
     assert (finding.subject, finding.problem) == (Subject.PART, f"originals: the blob is {words}")
     assert (finding.site, finding.study, finding.blob) == (clinic.site, kept.study, path_name(path))
     assert "--repair" in finding.remedy
-    before, first = hub.store.last_event(), hub.store.stored_receipt(clinic.site, part.object)
+    before, first = hub.store.event_stamp(), hub.store.stored_receipt(clinic.site, part.object)
     assert repair(hub, [finding]) == 1
 
     assert not path.exists()
@@ -168,7 +168,7 @@ def test_a_damaged_part_is_requested_and_comes_back_whole(
     assert study.complete is False
     assert hub.store.file_digests(clinic.site, kept.study) == []
     assert (kept.study, Kind.ORIGINALS) in hub.store.requested_parts(clinic.site)
-    assert hub.store.last_event() == before + 1
+    assert hub.store.event_stamp() == before + 1
     assert hub.store.stored_receipt(clinic.site, part.object) is None
     assert found(hub) == []
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.clock import FakeClock
-from tests.support.forwarded_hub import keep_study
+from tests.support.forwarded_hub import keep_study, next_due
 from tests.support.hub_folder import join
 from tests.support.machine_results import image_file
 from thinwire.receiver.forward.delivery import DeliveryEvent
@@ -90,7 +90,7 @@ def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> N
     queue.enter(["pacs"])
     items = [(f"file {n}", Digest(bytes([n]) * 32)) for n in range(3)]
     assert queue.plan("pacs", None, [((clinic.site, study), items)]) == 3
-    queue.apply(queue.due("pacs")[0].number, DeliveryEvent.FOUND_AT_TARGET)
+    queue.apply(next_due(queue, "pacs")[0].number, DeliveryEvent.FOUND_AT_TARGET)
     clock.advance(30)
     said = counted(hub)
     assert said["thinwire_deliveries", "confirmed", "pacs"] == 1

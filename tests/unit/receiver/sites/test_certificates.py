@@ -19,7 +19,7 @@ SIGNING, STRANGER = new_signing_key(), new_signing_key()
 def joined(hub: Hub, site: SiteName = SITE) -> bytes:
     """The certificate of a site that has connected."""
     certificate = used(hub.enrolment, hub.enrolment.enrol(site)[0], new_request(site)[1], SIGNING).certificate_pem
-    hub.enrolment.record_connected(site, certificate)
+    hub.enrolment.connect(site, certificate)
     return certificate
 
 
@@ -39,11 +39,12 @@ def test_the_next_certificate_replaces_the_present_one_when_it_connects(hub: Hub
     second = renewed(hub, first, request)
     assert renewed(hub, first, request) == second  # the answer was lost
     assert (accepts(hub, first), accepts(hub, second)) == (True, True)
-    hub.enrolment.record_connected(SITE, first)  # the clinic had no time to use it
+    hub.enrolment.connect(SITE, first)  # the clinic had no time to use it
     assert (accepts(hub, first), accepts(hub, second)) == (True, True)
-    hub.enrolment.record_connected(SITE, second)
+    hub.enrolment.connect(SITE, second)
     assert (accepts(hub, first), accepts(hub, second)) == (False, True)
-    hub.enrolment.record_connected(SITE, first)  # late, from another replica
+    with pytest.raises(NotEnrolled):
+        hub.enrolment.connect(SITE, first)
     assert (accepts(hub, first), accepts(hub, second)) == (False, True)
     with pytest.raises(NotEnrolled):
         renewed(hub, first, new_request(SITE)[1])

@@ -1,15 +1,14 @@
-import sqlite3
-
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, join
-from thinwire.receiver.hub import Hub, open_hub, serving_lock
+from thinwire.receiver.config import FILE
+from thinwire.receiver.hub import DATABASE, Hub, open_hub, serving_lock
 from thinwire.receiver.sites.enrolment import EPOCH_LIFE, JoinResult
 from thinwire.receiver.store.shares import Limit
-from thinwire.receiver.store.tables import epoch_uses
+from thinwire.receiver.store.tables import TABLES, epoch_uses
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import (
     TOKEN_LIFE,
@@ -24,7 +23,7 @@ from thinwire.shared.crypto.keys import (
 )
 from thinwire.shared.errors import BadConfiguration, Forged, HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.identifiers import Digest, EpochId, SiteName
+from thinwire.shared.identifiers import EpochId, SiteName
 
 SITE = SiteName("north-valley")
 OTHER = SiteName("south-ridge")
@@ -47,12 +46,12 @@ def joined_by(hub: Hub, id: JoinTokenId, request: bytes, signing: Ed25519Private
 def test_a_token_makes_a_site(hub: Hub) -> None:
     id = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, Digest(b"?" * 32))
+        hub.enrolment.check_site(SITE)
     joined = joined_by(hub, id, request(), FIRST)
     assert joined.site == SITE
     assert peer_identity(joined.certificate_pem) == Site(SITE)
     assert joined.sealing_key == hub.keys.sealing.public.raw
-    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     assert hub.enrolment.site_names() == [SITE]
 
 
@@ -63,7 +62,7 @@ def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock
     for other, key in ((request(), FIRST), (asked, SECOND), (request(), SECOND)):
         with pytest.raises(NotEnrolled):
             joined_by(hub, id, other, key)
-    hub.enrolment.check_site(SITE, fingerprint(first.certificate_pem))
+    assert not hub.enrolment.refused({SITE: fingerprint(first.certificate_pem)})
     clock.advance(TOKEN_LIFE.total_seconds() + 1)
     with pytest.raises(NotEnrolled):
         joined_by(hub, id, asked, FIRST)
@@ -72,11 +71,11 @@ def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock
 def test_the_first_connection_ends_a_token(hub: Hub) -> None:
     id, asked = token(hub), request()
     joined = joined_by(hub, id, asked, FIRST)
-    hub.enrolment.record_connected(SITE, joined.certificate_pem)
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     with pytest.raises(NotEnrolled, match="used"):
         joined_by(hub, id, asked, FIRST)
     another = token(hub)
-    hub.enrolment.record_connected(SITE, joined.certificate_pem)
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     assert joined_by(hub, another, request(), SECOND).site == SITE
 
 
@@ -112,10 +111,11 @@ def test_a_request_that_does_not_hold_leaves_the_token_unused(hub: Hub) -> None:
 
 def test_no_token_stands_in_the_database(hub: Hub) -> None:
     id = token(hub)
-    with sqlite3.connect(hub.data / "thinwire.db") as connection:
-        dump = "\n".join(connection.iterdump()).lower()
-    connection.close()
-    assert id.value.hex() not in dump
+    with hub.database.read() as connection:
+        rows = [row for table in TABLES.sorted_tables for row in connection.execute(select(table)).all()]
+    assert len(rows) > 1
+    assert all(id.value not in each for row in rows for each in row if isinstance(each, bytes))
+    assert all(id.value.hex() not in str(each) for row in rows for each in row)
 
 
 def test_an_epoch_belongs_to_the_site_that_announced_it(hub: Hub) -> None:
@@ -184,21 +184,21 @@ def test_a_site_that_joins_anew_keeps_its_old_epochs(hub: Hub) -> None:
 
 
 def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> None:
-    first = fingerprint(joined_by(hub, token(hub), request(), FIRST).certificate_pem)
-    hub.enrolment.check_site(SITE, first)
+    first = joined_by(hub, token(hub), request(), FIRST).certificate_pem
+    hub.enrolment.connect(SITE, first)
     waiting = token(hub)
     hub.enrolment.dismiss(SITE)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     with pytest.raises(NotEnrolled):
         joined_by(hub, waiting, request(), SECOND)
     fresh = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     joined = joined_by(hub, fresh, request(), SECOND)
-    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     with pytest.raises(NotEnrolled, match="another certificate"):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     with pytest.raises(NotEnrolled):
         hub.enrolment.dismiss(SiteName("nobody"))
 
@@ -211,9 +211,8 @@ def test_one_process_serves_a_hub(hub: Hub) -> None:
 
 
 def test_a_database_of_another_version_is_refused(hub: Hub, clock: FakeClock) -> None:
-    with sqlite3.connect(hub.data / "thinwire.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    connection.close()
+    with hub.database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(BadConfiguration, match="version 1"), open_hub(hub.data, clock):
         pass
 
@@ -228,4 +227,4 @@ def test_a_damaged_key_is_named(hub: Hub, clock: FakeClock) -> None:
 def test_keys_are_for_their_owner_alone(hub: Hub) -> None:
     assert {path.stat().st_mode & 0o777 for path in (hub.data / "keys").iterdir()} == {0o600}
     assert hub.data.stat().st_mode & 0o777 == 0o700
-    assert (hub.data / "thinwire.db").stat().st_mode & 0o777 == 0o600
+    assert (hub.data / (FILE if hub.database.shared else DATABASE)).stat().st_mode & 0o777 == 0o600

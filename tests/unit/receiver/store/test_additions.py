@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from tests.support.clock import START, FakeClock
 from tests.support.dicoms import STUDY_UID
-from tests.support.forwarded_hub import keep_study
+from tests.support.forwarded_hub import keep_study, next_plan
 from tests.support.hub_folder import Clinic, Sealed, StudyParts
 from tests.support.machine_results import image_file
 from tests.support.reading_room import quiet
@@ -82,7 +82,7 @@ def planned(hub: Hub) -> None:
     """What has changed is planned for the target, which cannot be reached now."""
     queue, content = queue_of(hub), DeliveryContent(hub.study_images(), hub.bundles)
     queue.enter([PACS.name])
-    while fresh := queue.unplanned(PACS.name):
+    while fresh := next_plan(queue, PACS.name):
         queue.plan(PACS.name, (fresh.site, fresh.upto), [(each, content.items(PACS, each)) for each in fresh.studies])
 
 

@@ -61,7 +61,7 @@ def test_every_change_of_a_study_is_an_event(
         assert words(hub) == told
         act()
         assert words(hub) == told, f"{word}: a repeat is no event"
-        assert hub.store.last_event() == len(told)
+        assert hub.store.event_stamp() == len(told)
     for version, (event, word) in enumerate(
         ((ReportEvent.SAVED, "saved"), (ReportEvent.RELEASED, "released"), (ReportEvent.SIGNED, "reported")), 1
     ):

@@ -14,6 +14,7 @@ from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.reading_room import quiet
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.hub import Hub, open_hub
+from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.store.reports import (
     MAX_TEXT,
     Report,
@@ -84,7 +85,7 @@ def test_the_longest_report_fits_its_receipt() -> None:
 
 def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, study: StudyKey) -> None:
     pipeline, told = hub.pipeline(), list[SiteName]()
-    pipeline.notify = told.append
+    hub.news.subscribe(lambda topics, _: told.extend(SiteName(each) for each in topics - {STUDIES}))
     pipeline.record_opened(SITE, study)
     pipeline.record_opened(SITE, study)
     assert [status for status, _ in receipts(hub)][-1:] == [StudyStatus.OPENED]

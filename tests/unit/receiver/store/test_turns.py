@@ -1,5 +1,6 @@
 """Work in turns of the sites: the flood of one delays another's study by one item."""
 
+from tests.support.forwarded_hub import next_due, next_plan
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from thinwire.receiver.forward.queue import PAGE, queue_of
 from thinwire.receiver.hub import Hub
@@ -39,9 +40,9 @@ def test_a_target_is_served_in_turns(hub: Hub, bundle: Bundle) -> None:
     queue, item = queue_of(hub), [("sr", Digest(bytes(32)))]
     queue.enter(["pacs"])
     queue.plan("pacs", None, [(study, item) for study in studies])
-    assert [each.site for each in queue.due("pacs")] == ["north-valley"]
-    assert [(each.site, each.study) for each in queue.due("pacs", SiteName("north-valley"))] == [studies[-1]]
-    assert [each.site for each in queue.due("pacs", SiteName("south-ridge"))] == ["north-valley"]
+    assert [each.site for each in next_due(queue, "pacs")] == ["north-valley"]
+    assert [(each.site, each.study) for each in next_due(queue, "pacs", SiteName("north-valley"))] == [studies[-1]]
+    assert [each.site for each in next_due(queue, "pacs", SiteName("south-ridge"))] == ["north-valley"]
 
 
 def test_events_are_planned_in_turns_and_none_is_left_out(hub: Hub, bundle: Bundle) -> None:
@@ -51,7 +52,7 @@ def test_events_are_planned_in_turns_and_none_is_left_out(hub: Hub, bundle: Bund
     queue = queue_of(hub)
     queue.enter(["pacs"])
     last, planned = None, []
-    while fresh := queue.unplanned("pacs", last):
+    while fresh := next_plan(queue, "pacs", last):
         queue.plan("pacs", (fresh.site, fresh.upto), [])
         last = fresh.site
         planned.append(fresh.studies)
@@ -65,19 +66,19 @@ def test_events_that_change_nothing_for_a_target_are_read_once(hub: Hub, bundle:
     (theirs,) = stored(hub, bundle, flood, range(1))
     queue = queue_of(hub)
     queue.enter(["pacs"])
-    fresh = queue.unplanned("pacs")
+    fresh = next_plan(queue, "pacs")
     assert fresh is not None
     queue.plan("pacs", (fresh.site, fresh.upto), [])
     with hub.database.write() as connection:
         for _ in range(PAGE + 3):
             add_event(connection, flood.site, theirs.study, StudyEvent.FORWARDED, hub.clock.now())
-    page = queue.unplanned("pacs")
+    page = next_plan(queue, "pacs")
     assert page is not None
     assert page.studies == []
     queue.plan("pacs", (page.site, page.upto), [])
-    assert queue.unplanned("pacs", page.site) is None
+    assert next_plan(queue, "pacs", page.site) is None
     (mine,) = stored(hub, bundle, other, range(1, 2))
     assert [each.study for each in stored(hub, bundle, flood, range(2, 3))] == [
-        study for _, study in (queue.unplanned("pacs", SiteName("south-ridge")) or page).studies
+        study for _, study in (next_plan(queue, "pacs", SiteName("south-ridge")) or page).studies
     ]
-    assert (queue.unplanned("pacs", flood.site) or page).studies == [(other.site, mine.study)]
+    assert (next_plan(queue, "pacs", flood.site) or page).studies == [(other.site, mine.study)]

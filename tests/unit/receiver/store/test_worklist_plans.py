@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Engine, event, insert
 
+from tests.support.forwarded_hub import next_due, next_plan
 from tests.support.hub_folder import Clinic, StudyParts
 from tests.support.worklist_histories import SELECTIONS
 from thinwire.receiver.forward.queue import queue_of
@@ -105,9 +106,9 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
         "of patient": lambda: hub.store.of_patient(study.site, patient),
         "untriaged": lambda: hub.store.untriaged(),
         "undrafted": lambda: hub.store.undrafted(8),
-        "unplanned": lambda: queue_of(hub).unplanned("pacs", study.site),
+        "unplanned": lambda: next_plan(queue_of(hub), "pacs", study.site),
         "metrics": lambda: [*counts._studies(), *counts.totals.metrics(hub.database)],
-        "last event": lambda: hub.store.last_event(),
+        "last event": lambda: hub.store.event_stamp(),
         "sessions": lambda: hub.accounts.open_sessions(["a", "b"]),
     }
 
@@ -143,7 +144,7 @@ def test_a_long_queue_of_deliveries_is_not_read_for_the_next_one(filled: Hub) ->
     queue.enter(["pacs"])
     queue.plan("pacs", None, [((study.site, study.study), [("sr", Digest(bytes(32))), ("capture", Digest(bytes(32)))])])
     with statements() as asked:
-        assert [each.item for each in queue.due("pacs")] == ["sr", "capture"]
+        assert [each.item for each in next_due(queue, "pacs")] == ["sr", "capture"]
     with filled.database.read() as connection:
         next_site, first, same = (
             [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]  # type: ignore[arg-type]
@@ -164,12 +165,12 @@ def test_work_in_turns_asks_as_much_of_many_sites_as_of_one(filled: Hub) -> None
     with statements() as asked:
         assert len(filled.store.undrafted(8)) == 1
         filled.store.untriaged()
-        fresh = queue.unplanned("pacs", SiteName("silent-150"))
+        fresh = next_plan(queue, "pacs", SiteName("silent-150"))
         assert fresh is not None
         assert len(fresh.studies) == 1
         queue.plan("pacs", (fresh.site, fresh.upto), [])
-        assert queue.unplanned("pacs", fresh.site) is None
-        assert queue.due("pacs", SiteName("silent-150")) == []
+        assert next_plan(queue, "pacs", fresh.site) is None
+        assert next_due(queue, "pacs", SiteName("silent-150")) == []
     assert len(asked) < 25
 
 

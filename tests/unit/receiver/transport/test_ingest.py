@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.receiver.store.damage import forget
+from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
@@ -346,3 +347,19 @@ def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> 
     assert ingest.received == 5_000
     ingest.close()
     assert ingest.arriving == []
+
+
+def test_a_study_that_was_removed_is_refused_before_a_byte_is_taken(ends: TwoEnds, ingest: IngestSession) -> None:
+    data = sealed(ends)
+    ingest.receive(offer(data))
+    with ends.hub.database.write() as connection:
+        erase(connection, SITE, STUDY.study, "old", ends.clock.now(), keep_report=True)
+    # What was under way is refused when it is whole, and leaves nothing.
+    (down,) = [
+        down for start in range(45, len(data), 5_000) for down in ingest.receive(chunk(data, start, start + 5_000))
+    ][-1:]
+    assert down.refusal.code == wire.REFUSAL_CODE_FINAL
+    down = one(ingest.receive(offer(data, 2)))
+    assert (down.refusal.number, down.refusal.code) == (2, wire.REFUSAL_CODE_FINAL)
+    assert "by its retention rule old" in down.refusal.what
+    assert (ends.parts(), ends.inbox.objects(SITE)) == ({}, [])

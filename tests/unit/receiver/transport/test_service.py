@@ -100,8 +100,6 @@ def test_the_hubs_later_words_come_down_the_same_stream(ends: TwoEnds) -> None:
             at = SystemClock().now()
             report = Report(SITE, study.study, 1, ReportState.FINAL, "clear", "anna", "Dr. Anna", False, at)
             ends.store.add_report(report, lambda _: None)
-            server.notify(SITE)
-            server.notify(SiteName("not-there"))
             await until(lambda: ends.outbox.entry(study.study).status is StudyStatus.REPORTED)
             ends.store.request(SITE, study.study, Kind.PREVIEW)
             await until(lambda: ends.outbox.entry(study.study).part(Kind.PREVIEW).requested)  # no word to the server
@@ -235,7 +233,7 @@ def test_a_clinic_joins_once_and_may_ask_again_with_the_same_key(ends: TwoEnds) 
             joined = await join(target, token, REQUEST, key)
             assert (joined.site, joined.sealing_key) == (SITE, HUB_KEY.public.raw)
             assert joined.signing_key == HUB_SIGNING.public_key().public_bytes_raw()
-            ends.hub.enrolment.check_site(SITE, fingerprint(joined.certificate))
+            assert not ends.hub.enrolment.refused({SITE: fingerprint(joined.certificate)})
         with pytest.raises(NotEnrolled, match="used"):
             await join(target, token, REQUEST, another)
         with pytest.raises(NotEnrolled, match="unknown"):

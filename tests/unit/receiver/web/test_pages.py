@@ -12,6 +12,8 @@ from tests.support.reading_room import ORIGIN, PASSWORD, ReadingRoom, rows
 from thinwire.receiver.access.accounts import Role
 from thinwire.receiver.access.attempts import FREE
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.operations.retention import Retention
+from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.transport.ingest import IncomingObject
 from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.receiver.web.frame import linear_fit
@@ -319,7 +321,7 @@ def test_the_originals_replace_preview_and_crops(room: ReadingRoom, clinic: Clin
 def test_asking_for_the_full_study_asks_the_clinic_now(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
     study = room.put_study(clinic, parts, Kind.PREVIEW)
     told: list[str] = []
-    room.room.pipeline.notify = told.append
+    room.hub.news.subscribe(lambda topics, _: told.extend(topics - {STUDIES}))
     reader = room.person("anna")
     reader.post(f"{study}/request", 400, tier="everything")
     reader.post(f"{study}/request", tier="originals")
@@ -398,11 +400,11 @@ def test_a_draft_that_is_written_late_comes_to_the_open_page(hub: Hub, clinic: C
     reader = room.person("anna")
     assert "Machine-written draft, unchecked" not in reader.get(study)
     assert "Machine-written draft, unchecked" not in reader.get(f"{study}/state")
-    before = hub.store.last_event()
+    before = hub.store.event_stamp()
     (waiting,) = hub.store.undrafted(8)
     draft = {"sentences": [{"text": "No effusion.", "share": [0.2] * 5}], "bundle": "00" * 16}
     hub.store.add_draft(waiting, json.dumps(draft).encode())
-    assert hub.store.last_event() != before
+    assert hub.store.event_stamp() != before
     assert "Machine-written draft, unchecked" in reader.get(f"{study}/state")
 
 
@@ -446,3 +448,19 @@ def test_without_a_graph_there_is_a_page_all_the_same(room: ReadingRoom, clinic:
     assert "The graph is not received yet" in page
     view = json.loads(reader.get(f"/studies/{SITE}/{parts.study.hex()}/view"))
     assert (view["base"], view["crops"], view["patches"]) == (None, None, [])
+
+
+def test_the_page_of_an_erased_study_says_so(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
+    study = room.put_study(clinic, parts, Kind.ORIGINALS)
+    reader, administrator = room.person("anna"), room.person("root", Role.ADMINISTRATOR)
+    reader.get(study)
+    reader.post(f"{study}/report", 303, text="clear lungs", act="sign", version="0")
+    Retention(room.hub).ask([(SITE, parts.study)], 0, True, lambda _: None)
+    Retention(room.hub).run()
+    for browser in (reader, administrator):
+        page = browser.get(study, 410)
+        assert "was removed from the hub" in page
+        assert "clear lungs" in page, "a signed report stays unless the setting says otherwise"
+    reader.get(f"{study}/state", 410)
+    reader.post(f"{study}/report", 410, text="x", act="save", version="2")
+    assert room.room.frames._cache == {}

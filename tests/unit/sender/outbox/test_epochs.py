@@ -55,8 +55,8 @@ def test_a_key_without_its_record_is_not_used(epochs: Epochs) -> None:
 
 def test_the_database_and_the_blobs_hold_no_key(epochs: Epochs) -> None:
     key = epochs.current()
-    beside = [path for path in epochs.database.path.parent.rglob("*") if path.is_file() and "keys" not in path.parts]
-    assert epochs.database.path in beside
+    beside = [path for path in epochs.database.file.parent.rglob("*") if path.is_file() and "keys" not in path.parts]
+    assert epochs.database.file in beside
     assert not any(key.key in path.read_bytes() for path in beside)
     assert (epochs.keys / f"{key.id.hex()}.key").stat().st_mode & 0o077 == 0
 

@@ -377,7 +377,7 @@ def test_the_last_copy_of_a_study_outlives_the_restoration_of_an_older_database(
 ) -> None:
     if known:
         ends.accept(STUDY)
-    older = [sqlite3.connect(path) for path in (":memory:", ends.outbox.database.path)]
+    older = [sqlite3.connect(path) for path in (":memory:", ends.outbox.database.file)]
     older[1].backup(older[0])
     ends.accept(STUDY)
     if made:

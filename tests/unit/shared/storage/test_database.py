@@ -46,7 +46,7 @@ def test_a_change_is_seen_once_from_every_connection(database: Database) -> None
         connection.execute(insert(ITEMS).values(number=1))
     assert changes.seen()
     assert not changes.seen()
-    with sqlite3.connect(database.path) as other:  # as of another process
+    with sqlite3.connect(database.file) as other:  # as of another process
         other.execute("INSERT INTO items VALUES (2)")
     assert changes.seen()
     with database.read() as connection:
@@ -100,18 +100,18 @@ def test_a_damaged_file_is_told_with_a_remedy(tmp_path: Path, kept: int) -> None
 @pytest.mark.parametrize("damage", [lambda data: data[:4096], lambda data: bytes(len(data)), lambda data: data[::-1]])
 def test_a_damaged_file_is_told_and_left_as_it_is(database: Database, damage: Callable[[bytes], bytes]) -> None:
     database.close()  # which moves the log into the file
-    database.path.write_bytes(damage(database.path.read_bytes()))
-    before = database.path.read_bytes()
+    database.file.write_bytes(damage(database.file.read_bytes()))
+    before = database.file.read_bytes()
     with pytest.raises(StorageFailed, match="damaged") as told, database.read() as connection:
         connection.execute(select(ITEMS)).all()
     assert "backup" in told.value.remedy
-    assert database.path.read_bytes() == before
+    assert database.file.read_bytes() == before
 
 
 def test_a_file_that_cannot_be_opened_is_told(database: Database) -> None:
     database.close()
-    database.path.unlink()
-    database.path.mkdir()
+    database.file.unlink()
+    database.file.mkdir()
     with pytest.raises(StorageFailed, match="cannot be read or written"), database.write():
         pass
 

@@ -34,6 +34,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "object", "start"),
     )
     op.create_index("pieces_name", "pieces", ["name"])
+    op.create_table(
+        "bundles",
+        sa.Column("bundle", sa.LargeBinary(16), nullable=False),
+        sa.Column("added_at", sa.BigInteger(), nullable=False),
+        sa.Column("chosen_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("bundle"),
+    )
+    op.create_table(
+        "bundle_files",
+        sa.Column("bundle", sa.LargeBinary(16), nullable=False),
+        sa.Column("name", sa.String(256), nullable=False),
+        sa.Column("digest", sa.LargeBinary(32), nullable=False),
+        sa.PrimaryKeyConstraint("bundle", "name"),
+        sa.ForeignKeyConstraint(["bundle"], ["bundles.bundle"]),
+    )
     # Claims of work.
     op.create_table(
         "claims",
@@ -46,6 +61,21 @@ def upgrade() -> None:
     )
     op.create_index("claims_holder", "claims", ["holder"])
     # Predictions of other bundles.
+    op.create_table(
+        "bundle_predictions",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("blob", sa.LargeBinary(32), nullable=False),
+        sa.Column("bundle", sa.LargeBinary(16), nullable=False),
+        sa.Column("urgency", sa.String(16), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("unfamiliar", sa.Boolean(), nullable=False),
+        sa.Column("findings", sa.String(), nullable=False),
+        sa.Column("draft", sa.LargeBinary()),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "study", "blob", "bundle"),
+        sa.ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"]),
+    )
     # Keys in time.
     op.create_table(
         "certificates",
@@ -59,3 +89,47 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["site"], ["sites.name"]),
     )
     # Retention, holds and tombstones.
+    op.create_table(
+        "removals",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("rule", sa.String(32), nullable=False),
+        sa.Column("marked_at", sa.BigInteger(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "study"),
+        sa.ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"]),
+    )
+    op.create_index("removals_due", "removals", ["due_at", "site", "study"])
+    op.create_table(
+        "holds",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "study"),
+        sa.ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"]),
+    )
+    op.create_table(
+        "tombstones",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("rule", sa.String(32), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "study"),
+    )
+    op.create_index("tombstones_study", "tombstones", ["study"])
+    op.create_table(
+        "removed_blobs",
+        sa.Column("blob", sa.LargeBinary(32), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("blob"),
+    )
+    op.create_index("removed_blobs_state", "removed_blobs", ["state", "blob"])
+    if op.get_bind().dialect.name == "sqlite":  # a new PostgreSQL database has this version at least
+        op.execute("DROP TRIGGER reports_no_delete")
+        op.execute(
+            "CREATE TRIGGER reports_no_delete BEFORE DELETE ON reports WHEN NOT EXISTS (SELECT 1 FROM tombstones "
+            "WHERE tombstones.site = OLD.site AND tombstones.study = OLD.study) "
+            "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END"
+        )

@@ -35,6 +35,7 @@ export function onChange(refresh) {
 export async function replaceParts(address, ...ids) {
   const answer = await fetch(address, { headers: { Accept: "text/html" } });
   if (answer.status === 401) { location.assign("/sign-in"); return false; }
+  if (answer.status === 410) { location.reload(); return false; } // the study was removed: its page says so
   if (!answer.ok) return false;
   const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ids) {

@@ -1,0 +1,49 @@
+"""Tombstones: the studies that were removed from this hub, by a rule of retention or at a person's request.
+
+A tombstone has the site, the study key and the rule, and nothing of the patient. The study is refused for good when a
+clinic offers it again. Reasons: docs/decisions/0015-what-an-erased-study-leaves.md.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, exists, select
+
+from thinwire.receiver.store.tables import tombstones
+from thinwire.shared.errors import StudyErased
+from thinwire.shared.formats.positional import moment
+from thinwire.shared.identifiers import SiteName, StudyKey
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    site: SiteName
+    study: StudyKey
+    rule: str
+    """The rule of retention that removed it; empty for an erasure that a person asked for."""
+    at: datetime
+    """UTC."""
+
+
+def is_erased(connection: Connection, site: str, study: bytes) -> bool:
+    return bool(connection.scalar(select(exists().where(_is(site, study)))))
+
+
+def refuse_erased(connection: Connection, site: str, study: bytes) -> None:
+    """Raises StudyErased for a study that was removed here."""
+    if (found := tombstone_of(connection, site, study)) is not None:
+        raise erased(found)
+
+
+def tombstone_of(connection: Connection, site: str, study: bytes) -> Tombstone | None:
+    row = connection.execute(select(tombstones).where(_is(site, study))).one_or_none()
+    return None if row is None else Tombstone(SiteName(row.site), StudyKey(row.study), row.rule, moment(row.at))
+
+
+def erased(found: Tombstone) -> StudyErased:
+    why = f"by its retention rule {found.rule}" if found.rule else "at a person's request"
+    return StudyErased(f"this study was removed from the hub on {found.at:%Y-%m-%d} {why}")
+
+
+def _is(site: str, study: bytes) -> ColumnElement[bool]:
+    return (tombstones.c.site == site) & (tombstones.c.study == study)

@@ -1,0 +1,5 @@
+"""The tests of accounts and audit run on both databases."""
+
+from tests.support.both_databases import data, engine
+
+__all__ = ["data", "engine"]

@@ -1,0 +1,156 @@
+"""News: who waits hears of each commit once, of this process and of others."""
+
+import threading
+from collections.abc import Callable, Iterator, Set
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+
+from tests.support.hub_folder import Clinic, StudyParts
+from thinwire.receiver.hub import Hub, open_hub
+from thinwire.receiver.store import news as news_module
+from thinwire.receiver.store.events import STUDIES
+from thinwire.receiver.store.history import HISTORY, record_backup
+from thinwire.receiver.store.news import ACCESS, News
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import DatabaseBusy
+from thinwire.shared.identifiers import SiteName
+
+Heard = list[tuple[frozenset[str], bool]]
+
+
+@pytest.fixture
+def other(hub: Hub) -> Iterator[Hub]:
+    """The same hub in another process."""
+    with open_hub(hub.data, hub.clock, hub.disk) as found:
+        yield found
+
+
+def listening(news: News) -> Heard:
+    heard: Heard = []
+    news.look()
+
+    def note(topics: Set[str], by_others: bool) -> None:
+        heard.append((frozenset(topics), by_others))
+
+    news.subscribe(note)
+    return heard
+
+
+def put(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    part = parts.graph
+    hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, urgent=False)
+
+
+def test_each_commit_is_heard_once_here_and_once_elsewhere(
+    hub: Hub, other: Hub, clinic: Clinic, parts: StudyParts
+) -> None:
+    here, elsewhere = listening(hub.news), listening(other.news)
+    put(hub, clinic, parts)
+    # The stream by which the part came answers with its receipt.
+    assert here == [(frozenset({STUDIES}), False)]
+    other.news.look()
+    other.news.look()
+    assert [each for each in elsewhere if each[0]] == [(frozenset({clinic.site, STUDIES}), True)]
+    here.clear()
+    hub.news.look()
+    assert here == [(frozenset(), True)]
+    here.clear()
+    other.store.request(clinic.site, parts.study, Kind.PREVIEW)
+    hub.store.record_opened(clinic.site, parts.study)  # a later event does not hide the earlier one of the other
+    hub.news.look()
+    of_study = frozenset({clinic.site, STUDIES})
+    assert here == [(of_study, False), (of_study, True)]
+
+
+def test_revocations_joins_backups_and_generations_are_heard_elsewhere(hub: Hub, other: Hub, clinic: Clinic) -> None:
+    here, elsewhere = listening(hub.news), listening(other.news)
+    acts: dict[str, Callable[[], object]] = {
+        ACCESS: lambda: hub.enrolment.dismiss(clinic.site),
+        HISTORY: lambda: backed_up(hub),
+    }
+    for topic, act in acts.items():
+        here.clear()
+        elsewhere.clear()
+        act()
+        other.news.look()
+        assert (frozenset({topic}), False) in here
+        assert elsewhere == [(frozenset({topic}), True)]
+
+
+def backed_up(hub: Hub) -> None:
+    now = hub.clock.now()
+    with hub.database.write() as connection:
+        record_backup(connection, now - timedelta(minutes=1), {}, now)
+
+
+def test_nothing_is_heard_of_what_is_undone(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    put(hub, clinic, parts)
+    here = listening(hub.news)
+
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        hub.enrolment.dismiss(clinic.site, fails)
+    assert here == []
+
+
+def test_one_listener_that_fails_leaves_the_others(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    def fails(_topics: Set[str], _by_others: bool) -> None:
+        raise ZeroDivisionError
+
+    stop = hub.news.subscribe(fails)
+    here = listening(hub.news)
+    put(hub, clinic, parts)
+    stop()
+    hub.enrolment.dismiss(SiteName(clinic.site))
+    assert len(here) == 2
+
+
+def test_the_watcher_hears_of_another_process_also_after_a_look_that_failed(
+    hub: Hub, other: Hub, clinic: Clinic, parts: StudyParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news_module, "LOOK_SECONDS", 0.001)
+    heard, looked = threading.Event(), threading.Event()
+    look = hub.news.look
+
+    def fails_once() -> None:
+        monkeypatch.setattr(hub.news, "look", look)
+        looked.set()
+        raise DatabaseBusy("locked")
+
+    monkeypatch.setattr(hub.news, "look", fails_once)
+
+    def note(topics: Set[str], by_others: bool) -> None:
+        if clinic.site in topics and by_others:
+            heard.set()
+
+    hub.news.subscribe(note)
+    with hub.news.running():
+        put(other, clinic, parts)
+        assert heard.wait(60)
+        assert looked.is_set()
+
+
+def test_an_idle_watcher_reads_no_row(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(news_module, "LOOK_SECONDS", 0.0)
+    looks: list[int] = []
+    many = threading.Event()
+
+    changes = hub.database.changes()
+    seen = changes.seen
+
+    def counted() -> bool:
+        looks.append(1)
+        if len(looks) > 20:
+            many.set()
+        return seen()
+
+    monkeypatch.setattr(changes, "seen", counted)
+    monkeypatch.setattr(type(hub.database), "changes", lambda _: changes)
+    monkeypatch.setattr(hub.news, "look", lambda: looks.append(-1000))
+    with closing(changes), hub.news.running():
+        assert many.wait(60)
+    assert sum(looks) > 0
