@@ -79,7 +79,8 @@ class AnyContent(Examiner):
 
 
 class HubEnd:
-    """empty: the database before the first start, as `served` gives it. objects: holds the blobs, if not the folder."""
+    """empty: the database before the first start, as `served` gives it. database: another one in its place. objects:
+    holds the blobs, if not the folder."""
 
     def __init__(
         self,
@@ -89,15 +90,16 @@ class HubEnd:
         disk: Disk,
         clock: Clock,
         refusals: list[ThinwireError],
+        database: Database | None = None,
         objects: ObjectStore | None = None,
     ) -> None:
         path = folder / "thinwire.db"
-        if not path.exists():
+        if database is None and not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(empty)
-        self.database = Database(path, engine_of(path))
-        blobs = FolderBlobs(folder / "blobs", disk) if objects is None else ObjectBlobs(objects, "blobs")
-        self.store = Store(self.database, blobs, disk.step, keys.signing, clock)
+        self.database = database or Database(path, engine_of(path))
+        self.blobs = FolderBlobs(folder / "blobs", disk) if objects is None else ObjectBlobs(objects, "blobs")
+        self.store = Store(self.database, self.blobs, disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
         self.audit = Audit(self.database, keys.signing)
         self.news = News(self.database)

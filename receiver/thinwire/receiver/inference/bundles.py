@@ -56,6 +56,10 @@ class Bundles:
         """Make a bundle of this hub its default, durable when this returns. Raises DiskFull."""
         make_default(self._folder, id, disk)
 
+    def complete(self) -> None:
+        """Before a backup and after a restore: have every bundle in the folder, and wherever else it is to be. One that
+        is nowhere whole is logged."""
+
     def ids(self) -> list[BundleId]:
         """Every stored bundle, with damaged ones."""
         names = (

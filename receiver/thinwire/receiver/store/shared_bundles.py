@@ -1,5 +1,7 @@
 """The bundles of several replicas: rows and blobs. The folder `bundles` of each machine is a cache of them."""
 
+import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -7,16 +9,18 @@ from pathlib import Path
 
 from sqlalchemy import func, insert, select, update
 
-from thinwire.receiver.inference.bundles import Bundles, adding, place_bundle, unknown
+from thinwire.receiver.inference.bundles import Bundles, adding, make_default, place_bundle, unknown
 from thinwire.receiver.store.tables import bundle_files, bundles
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import BadBundle, BadConfiguration, BadFormat
+from thinwire.shared.errors import BadBundle, BadConfiguration, BadFormat, UnknownBundle
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.identifiers import BundleId, Digest
+from thinwire.shared.identifiers import BundleId, Digest, digest
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database, insert_new
 from thinwire.shared.storage.durable import Disk
+
+log = logging.getLogger(__name__)
 
 REMEMBERED = 1.0
 """Seconds in which the default is not read again: every graph asks for it."""
@@ -76,6 +80,35 @@ class SharedBundles(Bundles):
                 connection.execute(insert(bundle_files), rows)
         disk.step("bundle.committed")
         return bundle.id
+
+    def adopt(self) -> None:
+        """Add the bundles of the folder that the rows do not name, as after a move of the hub from it."""
+        if not self._folder.is_dir():
+            return
+        local, known = Bundles(self._folder), set(self.ids())
+        for id in local.ids():
+            if id not in known:
+                try:
+                    self.add(self._folder / id.hex(), self._disk)
+                except (BadBundle, BadConfiguration) as error:
+                    log.warning("bundle %s of the folder is not used: %s", id.hex()[:8], error)
+        if not known:
+            with contextlib.suppress(BadConfiguration, UnknownBundle):
+                self.choose(local.default(), self._disk)
+
+    def complete(self) -> None:
+        for id in self.ids():
+            try:
+                folder = self.bundle(id).folder
+            except BadBundle as error:
+                log.error("bundle %s is nowhere whole, add it again: %s", id.hex()[:8], error)
+                continue
+            for path in sorted(folder.iterdir()):
+                data = path.read_bytes()
+                if not self._blobs.has(digest(data), len(data)):
+                    self._blobs.write(data)
+        # A hub that is restored from here without an object store has its default in the folder.
+        make_default(self._folder, self.default(), self._disk)
 
     def choose(self, id: BundleId, disk: Disk) -> None:
         disk.step("bundle.default.before_commit")

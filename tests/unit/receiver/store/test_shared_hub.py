@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import join, study_parts
@@ -13,10 +14,11 @@ from tests.support.tiny_bundle import tiny_bundle
 from tests.support.two_ends import SITE
 from thinwire.receiver.config import FILE
 from thinwire.receiver.hub import DATABASE, Hub, make_hub, open_hub
-from thinwire.receiver.inference.bundles import add_bundle
+from thinwire.receiver.inference.bundles import Bundles, add_bundle
 from thinwire.receiver.operations.check import Checked, check, repair
 from thinwire.receiver.store import quarantine
 from thinwire.receiver.store.shared_bundles import REMEMBERED, SharedBundles
+from thinwire.receiver.store.tables import bundle_files, bundles
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadBundle, BadConfiguration, BadFormat, UnknownBundle
 from thinwire.shared.formats.bundle import MPNN, Bundle
@@ -109,6 +111,22 @@ def test_a_damaged_cache_of_a_bundle_is_fetched_again(one: Hub, other: Hub, bund
     one.bundles._blobs.remove(digest((bundle.folder / MPNN).read_bytes()), "test")
     with open_hub(other.data, other.clock) as again, pytest.raises(BadBundle, match="object store"):
         again.bundles.bundle(bundle.id)
+
+
+def test_the_bundles_of_a_folder_come_with_a_hub_that_is_moved(one: Hub, other: Hub, bundle: Bundle) -> None:
+    """The folder has a whole hub's bundles after `complete`, and a store gets all of them from it."""
+    other.bundles.complete()
+    assert Bundles(other.data / "bundles").default() == bundle.id
+    with one.database.write() as connection:
+        connection.execute(delete(bundle_files))
+        connection.execute(delete(bundles))
+    assert isinstance(one.bundles, SharedBundles)
+    for page in list(one.bundles._blobs.pages()):
+        for name in page:
+            one.bundles._blobs.remove(name, "test")
+    with open_hub(other.data, other.clock) as moved:
+        assert moved.bundles.default() == bundle.id
+    assert one.bundles._load(bundle.id).id == bundle.id
 
 
 def test_another_bundle_under_the_name_of_one_is_not_used(one: Hub, other: Hub, bundle: Bundle, tmp_path: Path) -> None:
