@@ -18,8 +18,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, update
 
-from thinwire.receiver.config import FILE, load_settings, settings_of, with_state
-from thinwire.receiver.hub import DATABASE, blobs_of, objects_of, offline_lock, place_of, serving_lock
+from thinwire.receiver.config import FILE, Settings, load_settings, settings_of, with_state
+from thinwire.receiver.hub import DATABASE, blobs_of, bundles_of, objects_of, offline_lock, place_of, serving_lock
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.operations.database_copy import read_file, reading, write_file
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
@@ -170,10 +171,34 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
             drop_tables(place, HUB)
             disk.step("restore.emptied")
             read_file(restored, place, lambda _: None, progress)
+            share_bundles(folder / BUNDLES, place, settings, data, disk, clock)
             restored.unlink()
         for end in _LOGS:
             (data / (_RESTORED + end)).unlink(missing_ok=True)
     return done
+
+
+def copy_bundles(bundles: Bundles, folder: Path, disk: Disk) -> None:
+    """Every bundle and the default of several replicas in a backup, whatever this machine has in its cache."""
+    copy = Bundles(folder / BUNDLES)
+    for id in bundles.ids():
+        copy.add(bundles.bundle(id).folder, disk)
+    copy.choose(bundles.default(), disk)
+
+
+def share_bundles(folder: Path, place: Place, settings: Settings, data: Path, disk: Disk, clock: Clock) -> None:
+    """The bundles of a folder at the place of several replicas; a repeat has no effect. Their default stays."""
+    here, database = Bundles(folder), open_database(place, HUB)
+    try:
+        shared = bundles_of(objects_of(settings, disk), database, data, disk, clock)
+        for id in here.ids():
+            shared.add(folder / id.hex(), disk)
+        try:
+            shared.default()
+        except BadConfiguration:
+            shared.choose(here.default(), disk)
+    finally:
+        database.close()
 
 
 def _write_aside(data: Path, place: str, disk: Disk, clock: Clock, progress: Progress) -> Path | None:
