@@ -133,7 +133,7 @@ class TwoEnds:
     def hub(self) -> HubEnd:
         """Opened when it is needed: many tests need the clinic alone."""
         empty, _ = served(KEYS, SITE, SITE_SIGNING)
-        return HubEnd(self.folder / "hub", empty, KEYS, self.disk, self.clock, self.refusals, self.objects)
+        return HubEnd(self.folder / "hub", empty, KEYS, self.disk, self.clock, self.refusals, None, self.objects)
 
     @property
     def store(self) -> Store:

@@ -15,7 +15,7 @@ from thinwire.receiver.cli.options import Data, Json, write_json
 from thinwire.receiver.cli.progress import Meter, meter
 from thinwire.receiver.config import load_settings
 from thinwire.receiver.hub import offline_lock, open_hub, removal_lock
-from thinwire.receiver.operations.backup import Copied, back_up, record_taken, restore
+from thinwire.receiver.operations.backup import Copied, back_up, copy_bundles, record_taken, restore
 from thinwire.receiver.operations.move import move
 from thinwire.receiver.operations.recovery import Recovered, recover
 from thinwire.receiver.operations.retention import Retention
@@ -54,6 +54,8 @@ def backup_command(
             record_taken(hub.database, _moment(str(taken_at)), clock, made)
         else:
             with removal_lock(hub), meter(Console(stderr=True)) as draw:
+                if hub.database.shared:
+                    copy_bundles(hub.bundles, folder, hub.disk)
                 done = back_up(hub.database, hub.blobs, data, folder, hub.disk, clock, made, _shown(draw))
     if json_:
         write_json(_json(done))

@@ -70,8 +70,8 @@ def read_file(path: Path, place: Place, also: Callable[[Connection], object], pr
 
 
 def is_copied(path: Path, place: Place) -> bool:
-    """Whether a database that processes may open is the copy of an SQLite file, to which nothing but bundles and messages
-    of the audit log was added: every other row is compared."""
+    """Whether a database that processes may open is the copy of an SQLite file, to which nothing but bundles and
+    messages of the audit log was added: every other row is compared."""
     if is_unfinished(place) or found_version(place) is None:
         return False
     source, copy = open_database(path, HUB), open_database(place, HUB)
