@@ -121,6 +121,12 @@ class HubPipeline:
     def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
         return self._enrolment.renew(site, certificate, request, proof)
 
+    def hub_keys(self) -> bytes:
+        return self._enrolment.hub_keys()
+
+    def record_keys_taken(self, site: SiteName, taken: Digest) -> None:
+        self._enrolment.record_keys_taken(site, taken)
+
     def connect(self, site: SiteName, certificate: bytes) -> None:
         self._enrolment.connect(site, certificate)
 

@@ -23,6 +23,7 @@ from thinwire.receiver.store.tables import (
     epoch_uses,
     events,
     generations,
+    hub_keys,
     objects,
     receipts,
     removals,
@@ -67,7 +68,7 @@ class Counts:
 
     def collect(self) -> Iterator[Metric]:
         families = (
-            *(self._free, self._links, self._parked, self._studies, self._certificates),
+            *(self._free, self._links, self._parked, self._studies, self._certificates, self._keys),
             *(self._totals, self._deliveries, self._history, self._connections),
         )
         for family in families:
@@ -133,6 +134,24 @@ class Counts:
             "Until the site's certificate ends; negative afterwards.",
             ["site"],
             [([at.site], (at.expires - now).total_seconds()) for at in in_force(self.database) if at.expires],
+        )
+
+    def _keys(self) -> Iterator[Metric]:
+        now, c = micros(self.clock.now()), hub_keys.c
+        used = select(c.kind, func.max(c.made_at), func.max(c.expires_at)).where(c.in_use_at.is_not(None))
+        with self.database.read() as connection:
+            rows = connection.execute(used.group_by(c.kind).order_by(c.kind)).all()
+        yield _gauge(
+            "thinwire_key_age_seconds",
+            "Age of the hub's newest key in use.",
+            ["key"],
+            [([kind], (now - made_at) / _MICROS) for kind, made_at, _ in rows],
+        )
+        yield _gauge(
+            "thinwire_key_expires_seconds",
+            "Until the hub's authority ends.",
+            ["key"],
+            [([kind], (ends - now) / _MICROS) for kind, _, ends in rows if ends is not None],
         )
 
     def _deliveries(self) -> Iterator[Metric]:
