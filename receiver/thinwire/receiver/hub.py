@@ -212,7 +212,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None, serves: bool = 
             blobs,
             Store(database, blobs, disk.step, keys.signing, clock, settings.quota),
             SiteRegistry(database, keys, clock, settings.quota),
-            bundles_of(objects, database, data, disk, clock),
+            _bundles(objects, database, data, disk, clock),
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
