@@ -2,8 +2,8 @@
 
 python enrol.py DATA COUNT OUT      OUT: a file with one clinic a line, for `read_clinics`
 
-Each has used its token, has connected before, and the hub knows its epoch, as clinics do that have been there for a
-while. Only the keys differ from those of a clinic: they are all in one file.
+Each has used its token, and the hub knows its epoch; its first connection puts its certificate in force. Only the
+place of the keys differs from that of a clinic's: they are all in one file.
 """
 
 import json
@@ -27,7 +27,6 @@ def main(data: Path, count: int, out: Path) -> None:
             token = read_token(hub.enrolment.enrol(site)[0])
             public = signing.public_key().public_bytes_raw()
             joined = hub.enrolment.join(token.id, request, public, prove_join(signing, token.id, request))
-            hub.enrolment.connect(site, joined.certificate_pem)
             epoch, record = new_epoch(site, hub.keys.sealing.public, signing, clock)
             hub.enrolment.admit_epoch(site, record)
             row = {

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy import create_engine, text
 
@@ -143,6 +144,7 @@ def serving(hub: LoadHub) -> Iterator[Server]:
             server.stop()
 
 
-def _drain(lines: Iterable[str]) -> None:
-    for _ in lines:
-        pass
+def _drain(lines: IO[str]) -> None:
+    with lines:
+        for _ in lines:
+            pass

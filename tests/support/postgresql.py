@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -40,10 +42,10 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server that is started by `start`. tcp: it listens on a port of 127.0.0.1 as well. It runs as user `postgres`
-    where the tests run as root, which the server refuses."""
+    """A server that is started by `start`. tcp: it listens on a port of 127.0.0.1 as well. settings: others than
+    SETTINGS. It runs as user `postgres` where the tests run as root, which the server refuses."""
 
-    def __init__(self, tcp: bool = False) -> None:
+    def __init__(self, tcp: bool = False, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._psycopg = pytest.importorskip("psycopg", reason="needs thinwire[cluster]")
         found = programs()
         if found is None:
@@ -59,9 +61,9 @@ class PostgresServer:
         self._data = self.folder / "data"
         self._run("initdb", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N", "-D", self._data)
         listen = {"listen_addresses": "127.0.0.1" if tcp else "", "port": self.port}
-        settings = SETTINGS | listen | {"unix_socket_directories": self.folder}
+        chosen = {**SETTINGS, **settings, **listen, "unix_socket_directories": self.folder}
         with (self._data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+            file.writelines(f"{name} = '{value}'\n" for name, value in chosen.items())
 
     def url(self, database: str = "postgres", tcp: bool = False) -> str:
         """For SQLAlchemy."""
@@ -71,22 +73,39 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, also after `kill`; it takes connections when this returns."""
-        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self.folder / "log")
+        with (self.folder / "log").open("ab") as log:
+            command = [str(self._programs / "postgres"), "-D", str(self._data)]
+            # A child of this process, which waits for its end: as a zombie it would seem to run.
+            self._process = subprocess.Popen(command, user=self._user, cwd=self.folder, stdout=log, stderr=log)
+        while True:
+            try:
+                self.sql("SELECT 1")
+            except self._psycopg.OperationalError:
+                assert self._process.poll() is None, (self.folder / "log").read_text()
+                time.sleep(0.02)
+            else:
+                return
 
     def stop(self) -> None:
         """Stop it, with its connections."""
-        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data)
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+    @property
+    def pid(self) -> int:
+        """Of the main process."""
+        return self._process.pid
 
     def kill(self) -> None:
         """kill -9 of the server and its processes."""
-        main = int((self._data / "postmaster.pid").read_text().split()[0])
-        each = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
-        for process in each:
+        main = self._process.pid
+        for each in [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(each, signal.SIGKILL)
+        self._process.wait(60)
 
     def remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        if self._process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -110,8 +129,10 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str | Path) -> None:
         # Not into a pipe, which the server would keep open.
         with (self.folder / "programs").open("w+") as said:
-            command = [self._programs / program, *arguments]
-            done = subprocess.run(command, user=self._user, cwd=self.folder, stdout=said, stderr=said)
+            # Not `user=`: Python then forks, and gRPC's threads do not survive that.
+            as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if self._user else []
+            command = [*as_user, self._programs / program, *arguments]
+            done = subprocess.run(command, cwd=self.folder, stdout=said, stderr=said)
             assert done.returncode == 0, (said.seek(0), said.read())
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tests.support.hub_end import served
 from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, SITE_SIGNING, TwoEnds
+from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender import enrolment
+from thinwire.sender.outbox import hub_keys
 from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport import credentials
 from thinwire.sender.transport.connection import HubAddress, Uplink
@@ -46,24 +48,25 @@ def write_keys(clinic: Path) -> None:
         enrolment.SIGNING: SITE_SIGNING.private_bytes_raw(),
         credentials.TLS_KEY: identity.key_pem,
         credentials.CERTIFICATE: identity.certificate_pem,
-        enrolment.AUTHORITY: AUTHORITY.certificate_pem,
-        enrolment.HUB_SEALING: HUB_KEY.public.raw,
+        hub_keys.AUTHORITY: AUTHORITY.certificate_pem,
+        hub_keys.HUB_SEALING: HUB_KEY.public.raw,
         enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
     }.items():
         (keys / name).write_bytes(data)
 
 
-def hub_server(ends: TwoEnds, reflects: bool = False) -> HubServer:
+def hub_server(ends: TwoEnds, reflects: bool = False, keys: Keyring = KEYS) -> HubServer:
     """The real server of the hub of `ends`, not started."""
-    authority, clock = AUTHORITY.certificate_pem, SystemClock()
-    parts = ends.hub.pipeline, ends.inbox, SERVER, authority, clock, ends.disk, ends.hub.news, ends.limits
+    clock = SystemClock()
+    identity = SERVER if keys is KEYS else issue_server(keys.authority, ["localhost"], clock)
+    parts = ends.hub.pipeline, ends.inbox, identity, keys.trusted_pem, clock, ends.disk, ends.hub.news, ends.limits
     return HubServer(*parts, reflects)
 
 
 @contextlib.asynccontextmanager
-async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[HubServer, int]]:
+async def serving(ends: TwoEnds, reflects: bool = False, keys: Keyring = KEYS) -> AsyncIterator[tuple[HubServer, int]]:
     """The hub of `ends` behind its real server; gives it and its port."""
-    server = hub_server(ends, reflects)
+    server = hub_server(ends, reflects, keys)
     port = await server.start("127.0.0.1:0")
     try:
         yield server, port

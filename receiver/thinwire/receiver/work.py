@@ -20,10 +20,13 @@ from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, working_lock
+from thinwire.receiver.operations.health import Health
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.shared.errors import Retryable, told
+from thinwire.shared.heartbeats import beat
 from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.service_manager import READY, STOPPING, keep_alive, tell
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,10 @@ def work(hub: Hub, kinds: Set[WorkKind], metrics: str | None, ready: Callable[[]
         services.enter_context(recorded(hub, "work"))
         services.enter_context(hub.news.running())
         if metrics is not None:
-            log.info("metrics and health on port %d", services.enter_context(monitoring(hub, metrics)))
+            log.info(
+                "metrics and health on port %d",
+                services.enter_context(monitoring(hub, metrics, Health(hub, WorkKind.PREDICT in kinds))),
+            )
         asyncio.run(_work(hub, kinds, ready))
 
 
@@ -46,12 +52,15 @@ async def _work(hub: Hub, kinds: Set[WorkKind], ready: Callable[[], None]) -> No
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    pipeline = hub.pipeline()
-    hub.news.subscribe(pipeline.heard)
-    with working(hub, kinds, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
+    with working(hub, kinds, hub.pipeline(), lambda: loop.call_soon_threadsafe(stop.set)):
         ready()
+        tell(READY)
+        moving = [asyncio.create_task(each) for each in (beat(hub.heartbeats, "work"), keep_alive(hub.heartbeats))]
         await stop.wait()
         log.info("stopping")
+        tell(STOPPING)
+        for task in moving:
+            task.cancel()
 
 
 def begin(hub: Hub, alone: bool) -> None:
@@ -76,24 +85,27 @@ def recorded(hub: Hub, process: str) -> Iterator[None]:
 def working(hub: Hub, kinds: Set[WorkKind], pipeline: HubPipeline, ended: Callable[[], object]) -> Iterator[None]:
     """Do these kinds of work until the block ends. ended: called from another thread when prediction ends; its error is
     raised at the end of the block, so that a supervisor starts the process again."""
-    idle = pipeline.idle
     if WorkKind.PREDICT in kinds:
         _load_predictor(hub)
-    else:
-        # Another process predicts, if any does.
-        idle = threading.Event()
-        idle.set()
     with ThreadPoolExecutor(1, "predict") as predicting, contextlib.ExitStack() as services:
         if WorkKind.FORWARD in kinds:
             services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
         if WorkKind.DRAFT in kinds:
-            drafting = hub.drafting(idle)
-            pipeline.on_idle = drafting.wake
+            if WorkKind.PREDICT in kinds:
+                drafting = hub.drafting(pipeline.idle)
+                pipeline.on_idle = drafting.wake
+            else:
+                # Another process predicts, if any does.
+                idle = threading.Event()
+                idle.set()
+                drafting = hub.drafting(idle)
+                services.callback(hub.news.subscribe(drafting.heard))
             drafts = threading.Thread(target=_draft, args=(drafting.run,), name="draft")
             drafts.start()
             services.callback(drafts.join)
             services.callback(drafting.stop)
         if WorkKind.PREDICT in kinds:
+            services.callback(hub.news.subscribe(pipeline.heard))
             prediction = predicting.submit(pipeline.run)
             services.callback(prediction.result)
             services.callback(pipeline.stop)

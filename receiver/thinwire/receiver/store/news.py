@@ -21,6 +21,7 @@ from thinwire.receiver.store.events import FOR_CLINIC, STUDIES, last_event
 from thinwire.receiver.store.history import HISTORY
 from thinwire.receiver.store.tables import backups, events, generations, sites
 from thinwire.shared.errors import told
+from thinwire.shared.parked import RETRIED
 from thinwire.shared.storage.database import Database, Told
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,14 @@ ACCESS = "*access"
 
 Heard = Callable[[Set[str], bool], object]
 """Called with topics, and with whether another process committed. Topics: sites whose clinic has something to hear,
-ACCESS, STUDIES, HISTORY; none for other commits of this process. From any thread; it must be quick."""
+ACCESS, STUDIES, HISTORY, RETRIED; none for other commits of this process. From any thread; it must be quick."""
+
+
+def is_of_work(topics: Set[str], by_others: bool) -> bool:
+    """Whether there may be work: a study has changed, or something is to be tried again at once. Of a command that
+    lets something be tried again SQLite tells only that another process has committed."""
+    return not topics.isdisjoint((STUDIES, RETRIED)) or (by_others and not topics)
+
 
 LOOK_SECONDS = 0.25
 """Between two looks at SQLite's file."""
@@ -40,7 +48,8 @@ TOGETHER_SECONDS = 0.05
 """In which commits share a NOTIFY."""
 _OVERLAP_SECONDS = 180.0
 """Age of the events that are looked at again: PostgreSQL's numbers are not in the order of commits."""
-_AGAIN_SECONDS = 5.0
+AGAIN_SECONDS = 5.0
+"""Until the next attempt, where PostgreSQL does not answer."""
 _CHANNEL = "thinwire"
 _LONGEST = 7000
 """Bytes of one NOTIFY (PostgreSQL: less than 8000)."""
@@ -167,12 +176,12 @@ class News:
                 self._listen_on_one()
             except Exception as error:  # noqa: BLE001 - all that waits in this process depends on this loop
                 log.error("news of other processes is late: %s", told(error))
-                self._stop.wait(_AGAIN_SECONDS)
+                self._stop.wait(AGAIN_SECONDS)
 
     def _listen_on_one(self) -> None:
         with contextlib.closing(self._database.engine.raw_connection()) as pooled:
-            pooled.detach()
             connection: Any = pooled.driver_connection
+            pooled.detach()
             connection.autocommit = True
             connection.execute(f"LISTEN {_CHANNEL}")
             looked = -CATCH_UP_SECONDS
@@ -192,7 +201,7 @@ class News:
             self._stop.wait(TOGETHER_SECONDS)
             self._sending.clear()
             if not self._send_unsent():
-                self._stop.wait(_AGAIN_SECONDS)
+                self._stop.wait(AGAIN_SECONDS)
                 self._sending.set()
         self._send_unsent()
 
@@ -201,7 +210,7 @@ class News:
             unsent, self._unsent = self._unsent, set()
         try:
             with self._database.engine.begin() as connection:
-                for payload in _payloads(self._me, unsent):
+                for payload in payloads(self._me, unsent):
                     connection.execute(select(func.pg_notify(_CHANNEL, payload)))
         except Exception as error:  # noqa: BLE001 - the slow look of the others finds it
             log.warning("other processes hear late of a change: %s", told(error))
@@ -211,7 +220,7 @@ class News:
         return True
 
 
-def _payloads(sender: str, topics: Set[str]) -> Iterator[str]:
+def payloads(sender: str, topics: Set[str]) -> Iterator[str]:
     payload = sender
     for topic in sorted(topics):
         if len(payload) + 1 + len(topic) > _LONGEST:
