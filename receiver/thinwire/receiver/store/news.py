@@ -171,8 +171,9 @@ class News:
 
     def _listen_on_one(self) -> None:
         with contextlib.closing(self._database.engine.raw_connection()) as pooled:
-            pooled.detach()
+            # Before it leaves the pool, which knows the driver's.
             connection: Any = pooled.driver_connection
+            pooled.detach()
             connection.autocommit = True
             connection.execute(f"LISTEN {_CHANNEL}")
             looked = -CATCH_UP_SECONDS
