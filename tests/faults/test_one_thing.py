@@ -190,7 +190,7 @@ def test_forwarding(
     clinic, poison = join(hub), Poison(monkeypatch, act, of, error)
     files = [image_file(n, SOPInstanceUID=f"1.2.826.0.1.{n}") for n in range(STUDIES)]
     studies = [keep_study(hub, clinic, bundle, each, read=False) for each in files]
-    poison.bad = digest(files[0]) if act[1] == "claim" else studies[0]
+    poison.bad = digest(files[0]) if act[1] == "may_send" else studies[0]
     queue, peer = queue_of(hub), ScriptedPeer()
     queue.enter([PACS.name])
     forwarder = Forwarder(PACS, peer, queue, DeliveryContent(hub.study_images(), hub.bundles), hub.clock)

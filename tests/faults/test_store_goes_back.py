@@ -383,7 +383,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before_it(ends: TwoEnds) -> None
     deliver(ends, second)
 
     def act(disk: Disk) -> None:
-        back_up(ends.hub.database, ends.folder / "hub", folder, disk, ends.clock, no_message, quiet)
+        back_up(ends.hub.database, ends.hub.blobs, ends.folder / "hub", folder, disk, ends.clock, no_message, quiet)
 
     for _ in cuts(ends, act):
         assert_whole(folder)
@@ -418,7 +418,14 @@ def test_a_damaged_part_is_in_no_backup_and_its_clinic_keeps_it(ends: TwoEnds) -
     ]
     path.write_bytes(b"damaged" * 3)
     done = back_up(
-        ends.hub.database, ends.folder / "hub", ends.folder / "backup", Disk(reserve=0), ends.clock, no_message, quiet
+        ends.hub.database,
+        ends.hub.blobs,
+        ends.folder / "hub",
+        ends.folder / "backup",
+        Disk(reserve=0),
+        ends.clock,
+        no_message,
+        quiet,
     )
     assert [each.hex() for each in done.damaged] == [path.name]
     ends.carry()
@@ -444,7 +451,7 @@ def test_a_folder_that_cannot_be_a_backup_is_refused(ends: TwoEnds) -> None:
     hub, disk = ends.folder / "hub", Disk(reserve=0)
     for folder in (hub, hub / "blobs" / "backup", ends.folder):
         with pytest.raises(BadConfiguration, match="own folder"):
-            back_up(ends.hub.database, hub, folder, disk, ends.clock, no_message, quiet)
+            back_up(ends.hub.database, ends.hub.blobs, hub, folder, disk, ends.clock, no_message, quiet)
     (ends.folder / "empty").mkdir()
     with pytest.raises(BadConfiguration, match="no backup"):
         restore(close_hub(ends), ends.folder / "empty", disk, ends.clock, no_message, quiet)
@@ -455,11 +462,29 @@ def test_one_backup_at_a_time(ends: TwoEnds) -> None:
 
     def meanwhile(_name: str, _done: int, _total: int) -> None:
         with pytest.raises(HubBusy) as error:
-            back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, no_message, quiet)
+            back_up(
+                ends.hub.database,
+                ends.hub.blobs,
+                ends.folder / "hub",
+                folder,
+                Disk(reserve=0),
+                ends.clock,
+                no_message,
+                quiet,
+            )
         raised.append(error)
 
     deliver(ends, *samples(1))
-    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, no_message, meanwhile)
+    back_up(
+        ends.hub.database,
+        ends.hub.blobs,
+        ends.folder / "hub",
+        folder,
+        Disk(reserve=0),
+        ends.clock,
+        no_message,
+        meanwhile,
+    )
     assert raised
 
 

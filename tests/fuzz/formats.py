@@ -35,7 +35,7 @@ from thinwire.receiver.decoding import results
 from thinwire.receiver.decoding.messages import Message, receive, send
 from thinwire.receiver.decoding.study_files import examined
 from thinwire.receiver.transport.client_hello import RECORD_BYTES, offers_tls_1_3, record_bytes
-from thinwire.shared.crypto import envelope
+from thinwire.shared.crypto import certificates, envelope
 from thinwire.shared.crypto.certificates import requested_key
 from thinwire.shared.crypto.envelope import EpochKey, Kind, new_epoch, open_epoch, open_sealed, seal
 from thinwire.shared.crypto.keys import (
@@ -55,6 +55,7 @@ from thinwire.shared.formats.bundle import CODER as CODER_FILE
 from thinwire.shared.formats.bundle import INDEX, REQUIRED, BundleSpec, load_bundle, write_index
 from thinwire.shared.formats.coder import Coder, load_tables, save_tables, untaught
 from thinwire.shared.formats.display import Display
+from thinwire.shared.formats.hub_keys import HubKeys, read_hub_keys, sign_hub_keys
 from thinwire.shared.formats.manifest import read_manifest, sign_manifest, stored_manifest
 from thinwire.shared.formats.offline import (
     Reply,
@@ -222,6 +223,15 @@ def _heads() -> list[bytes]:
     return [signed_head(head, sign_head(head, HUB_SIGNING))[64:]]
 
 
+def _hub_keys(data: bytes) -> None:
+    read_hub_keys(sign(HUB_SIGNING, b"thinwire hub keys v1", data) + data, HUB_SIGNING.public_key())
+
+
+def _hub_key_lists() -> list[bytes]:
+    authority = certificates.der(certificates.load(new_authority(CLOCK).certificate_pem))
+    return [sign_hub_keys(HubKeys(CLOCK.now(), (authority,), HUB.public.raw), HUB_SIGNING)[64:]]
+
+
 def _hello(data: bytes) -> None:
     if len(data) >= RECORD_BYTES:
         offers_tls_1_3(data[: record_bytes(data[:RECORD_BYTES]) or len(data)])
@@ -291,6 +301,7 @@ TARGETS = {
     "certificate": Target(both(peer_identity, fingerprint), _certificates, weight=2),
     "certificate_request": Target(requested_key, lambda: [new_request(SITE)[1]], refusals=(ValueError,), weight=2),
     "audit_head": Target(both(_head, parse_signed_head), _heads, weight=2),
+    "hub_keys": Target(_hub_keys, _hub_key_lists, weight=2),
     "client_hello": Target(_hello, _hellos, refusals=(), weight=3),
     "zip_archive": Target(_zip, _zips, weight=0.5),
     "bundle": Target(_index, _indices, weight=0.5),

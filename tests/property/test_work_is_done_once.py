@@ -99,7 +99,10 @@ class WorkersLive(RuleBasedStateMachine):
         free = [each for each in self.hub.store.untriaged() if (each.site, each.study) not in held]
         taken = self.hub.store.take_untriaged(most, frozenset())
         claim = taken.__enter__()
-        assert list(claim.pieces) == free[:most]
+        assert len(claim.pieces) == min(most, len(free))
+        assert {*claim.pieces} <= {*free}
+        urgent = sum(each.urgent_asked for each in free)
+        assert [each.urgent_asked for each in claim.pieces] == [n < urgent for n in range(len(claim.pieces))]
         self.work[worker] = Work(taken, claim, self.clock.monotonic() + LEASE)
 
     @rule(worker=st.sampled_from(WORKERS))

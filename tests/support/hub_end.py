@@ -77,17 +77,25 @@ class AnyContent(Examiner):
 
 
 class HubEnd:
-    """empty: the database before the first start, as `served` gives it."""
+    """empty: the database before the first start, as `served` gives it. database: another one in its place."""
 
     def __init__(
-        self, folder: Path, empty: bytes, keys: Keyring, disk: Disk, clock: Clock, refusals: list[ThinwireError]
+        self,
+        folder: Path,
+        empty: bytes,
+        keys: Keyring,
+        disk: Disk,
+        clock: Clock,
+        refusals: list[ThinwireError],
+        database: Database | None = None,
     ) -> None:
         path = folder / "thinwire.db"
-        if not path.exists():
+        if database is None and not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(empty)
-        self.database = Database(path, engine_of(path))
-        self.store = Store(self.database, FolderBlobs(folder / "blobs", disk), disk.step, keys.signing, clock)
+        self.database = database or Database(path, engine_of(path))
+        self.blobs = FolderBlobs(folder / "blobs", disk)
+        self.store = Store(self.database, self.blobs, disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
         self.audit = Audit(self.database, keys.signing)
         self.news = News(self.database)

@@ -40,7 +40,9 @@ def put_back(ends: TwoEnds, copy: Path) -> None:
 def backed_up(ends: TwoEnds) -> Path:
     """A backup by the hub's own command, into the same folder each time."""
     folder = ends.folder / "backup"
-    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, no_message, quiet)
+    back_up(
+        ends.hub.database, ends.hub.blobs, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, no_message, quiet
+    )
     return folder
 
 

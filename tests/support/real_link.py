@@ -9,6 +9,7 @@ from tests.support.hub_end import served
 from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, SITE_SIGNING, TwoEnds
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender import enrolment
+from thinwire.sender.outbox import hub_keys
 from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport import credentials
 from thinwire.sender.transport.connection import HubAddress, Uplink
@@ -46,8 +47,8 @@ def write_keys(clinic: Path) -> None:
         enrolment.SIGNING: SITE_SIGNING.private_bytes_raw(),
         credentials.TLS_KEY: identity.key_pem,
         credentials.CERTIFICATE: identity.certificate_pem,
-        enrolment.AUTHORITY: AUTHORITY.certificate_pem,
-        enrolment.HUB_SEALING: HUB_KEY.public.raw,
+        hub_keys.AUTHORITY: AUTHORITY.certificate_pem,
+        hub_keys.HUB_SEALING: HUB_KEY.public.raw,
         enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
     }.items():
         (keys / name).write_bytes(data)

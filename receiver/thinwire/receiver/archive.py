@@ -6,20 +6,20 @@ has its prediction is passed over. The worklist shows none of it until `bundle d
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from thinwire.receiver.batch.engine import Engine, Make, Refused, Results, Worker, outcomes
+from thinwire.receiver.batch.engine import Count, Refused, Results, Start, Worker, outcomes
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
-from thinwire.receiver.store.bundle_predictions import BEGIN, BundlePrediction, BundlePredictions
+from thinwire.receiver.store.bundle_predictions import BundlePrediction, BundlePredictions
+from thinwire.receiver.store.newest_graphs import BEGIN
 from thinwire.receiver.store.records import PendingGraph, StoredFinding, StoredPrediction, item_of
-from thinwire.shared.errors import BadFormat, ThinwireError, told
+from thinwire.shared.errors import BadFormat, ThinwireError
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.identifiers import BundleId, StudyKey
 
@@ -33,11 +33,6 @@ FLUSH, FLUSH_SECONDS = 512, 5.0
 """Predictions in memory before they are stored, and the longest time until then."""
 NOBODY = StudyKey(bytes(16))
 """Workers do not learn whose graph it is."""
-
-Start = Callable[[Make], AbstractContextManager[Engine]]
-"""Starts the workers."""
-Count = Callable[[int, int], None]
-"""(done, total)"""
 
 
 @dataclass(frozen=True)
@@ -66,12 +61,16 @@ class Summary:
     seconds: float = 0.0
 
 
-def make_reader(folder: Path, bundle: BundleId, beams: int | None) -> Worker:
-    """The worker that predicts with a bundle of `folder` (Bundles), and drafts with so many beams."""
+def make_reader(bundle: BundleId, sources: Sequence[BundleId], beams: int | None, folder: Path) -> Worker:
+    """The worker that predicts graphs of `sources` with a bundle, and drafts with so many beams.
+
+    folder: as of `Bundles`."""
     import torch
 
     torch.set_num_threads(1)  # a worker has one core
     bundles = Bundles(folder)
+    for each in sources:
+        bundles.coder(each)
     predictor = bundles.predictor(bundle)
     drafter = None if beams is None else bundles.drafter(bundle, beams)
     from thinwire.receiver.inference.draft import draft_json
@@ -99,7 +98,7 @@ def make_reader(folder: Path, bundle: BundleId, beams: int | None) -> Worker:
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             if len(payloads) > 1:
                 return [found for payload in payloads for found in read([payload])]
-            return [Refused(told(error))]
+            return [Refused.of(error)]
 
     return read
 
@@ -154,11 +153,12 @@ def predict_archive(hub: Hub, bundle: BundleId, start: Start, drafted: bool, cou
         flushed = time.monotonic()
 
     beams = hub.settings.draft.beams if drafted else None
-    with start(partial(make_reader, hub.data / "bundles", bundle, beams)) as engine:
+    names = sorted({each.hex() for each in (*reads, bundle)})
+    with start(partial(make_reader, bundle, sorted(reads), beams), hub.data / "bundles", names) as engine:
         for graph, said in outcomes(engine, waiting()):
             passed += 1
             if isinstance(said, Refused):
-                _park(hub, summary, graph, BadFormat(said.reason))
+                _park(hub, summary, graph, BadFormat(said.reason, said.remedy))
             else:
                 found.append(_stored(hub, graph, bundle, said))
                 hub.store.parked.release(ARCHIVE, _item(bundle, graph))
@@ -192,4 +192,4 @@ def _park(hub: Hub, summary: Summary, graph: PendingGraph, error: Exception) -> 
 
 
 def _item(bundle: BundleId, graph: PendingGraph) -> str:
-    return f"{bundle.hex()[:8]}/{item_of(graph.site, graph.study)}"
+    return f"{item_of(graph.site, graph.study)}/{bundle.hex()[:8]}"

@@ -1,6 +1,7 @@
 """The hub's settings: DATA/config.toml, over it the environment (THINWIRE_RECEIVER_*), over it the command line."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -123,7 +124,7 @@ class MetricsSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: str | None = None
-    """HOST:PORT of /metrics and /healthz; none where it is not given. Neither asks who calls."""
+    """HOST:PORT of /metrics, /healthz and /readyz; none where it is not given. Neither asks who calls."""
 
 
 class QuotaSettings(BaseModel):
@@ -205,7 +206,7 @@ class CommitmentLimits(Limits):
 
 
 class MetricsLimits(Limits):
-    """Of /metrics and /healthz."""
+    """Of /metrics, /healthz and /readyz."""
 
     connections: int = Field(default=64, ge=1, le=100_000)
     by_address: int = Field(default=16, ge=1, le=100_000)
@@ -336,3 +337,19 @@ def new_file(**values: str | None) -> str:
     ]
     head, first, tail = TEMPLATE.partition("# listen = ")
     return head + "".join(lines) + first + tail
+
+
+STATE = ("database", "blobs")
+"""The settings that tell where the hub's state is."""
+
+
+def with_state(text: str, **values: str) -> str:
+    """The text of a settings file with these of STATE, and without others of them."""
+    tables = _TABLE.search(text)
+    end = len(text) if tables is None else tables.start()
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items()]
+    lines += [line for line in text[:end].splitlines(keepends=True) if line.partition("=")[0].strip() not in STATE]
+    return "".join(lines) + text[end:]
+
+
+_TABLE = re.compile(r"^\s*\[", re.MULTILINE)

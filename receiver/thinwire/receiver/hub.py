@@ -21,6 +21,7 @@ from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_defaul
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
+from thinwire.receiver.sites.rotation import advance, in_use
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.news import News
 from thinwire.receiver.store.quarantine import ObjectQuarantine
@@ -30,6 +31,7 @@ from thinwire.receiver.store.worklist_query import Worklist
 from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
+from thinwire.shared.heartbeats import Heartbeats
 from thinwire.shared.identifiers import BundleId
 from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.blobs import Blobs, FolderBlobs
@@ -65,6 +67,7 @@ class Hub:
     worklist: Worklist = field(repr=False)
     news: News = field(repr=False)
     listeners: Listeners = field(default_factory=Listeners, repr=False)
+    heartbeats: Heartbeats = field(default_factory=Heartbeats, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
         """The best available image of each study. process: decodes; by default the one of the readers."""
@@ -87,6 +90,7 @@ class Hub:
             self.audit,
             self.clock,
             self.settings.batch,
+            heartbeats=self.heartbeats,
         )
 
     def drafting(self, idle: threading.Event) -> Drafting:
@@ -108,7 +112,7 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str |
     id = add_bundle(data / "bundles", bundle, disk)
     make_default(data / "bundles", id, disk)
     make_keyring(data / "keys", disk, clock)
-    create_database(_place(data, settings), HUB)
+    create_database(place_of(data, settings), HUB)
     with _opened(data, settings) as made, made.read() as connection:
         if made.shared and connection.scalar(select(or_(exists().select_from(sites), exists().select_from(audit)))):
             raise BadConfiguration(
@@ -121,7 +125,8 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str |
     return id
 
 
-def _place(data: Path, settings: Settings) -> Place:
+def place_of(data: Path, settings: Settings) -> Place:
+    """The place of the hub's database."""
     return data / DATABASE if settings.database is None else settings.database.get_secret_value()
 
 
@@ -131,7 +136,7 @@ def bring_forward(data: Path, disk: Disk | None = None, by_itself: bool = False)
 
     by_itself: no person asked for it. A PostgreSQL database, of which no copy is written, is then refused."""
     settings = load_settings(data)
-    disk, place = disk or Disk(reserve=settings.disk_reserve), _place(data, settings)
+    disk, place = disk or Disk(reserve=settings.disk_reserve), place_of(data, settings)
     if found_version(place) == HUB.version:
         return None  # processes of this version may go on
     with serving_lock(data):
@@ -147,12 +152,12 @@ def rehearse_migration(data: Path) -> int:
     """As `migrations.rehearse`, for the hub in `data`; other processes may go on, but not those of a PostgreSQL
     database."""
     settings = load_settings(data)
-    return rehearse(_place(data, settings), HUB, Disk(reserve=settings.disk_reserve))
+    return rehearse(place_of(data, settings), HUB, Disk(reserve=settings.disk_reserve))
 
 
 @contextlib.contextmanager
 def _opened(data: Path, settings: Settings) -> Iterator[Database]:
-    database = open_database(_place(data, settings), HUB)
+    database = open_database(place_of(data, settings), HUB)
     try:
         yield database
     finally:
@@ -160,14 +165,18 @@ def _opened(data: Path, settings: Settings) -> Iterator[Database]:
 
 
 @contextlib.contextmanager
-def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub]:
-    """The hub in `data`. Raises BadConfiguration if it does not exist or cannot be used."""
+def open_hub(data: Path, clock: Clock, disk: Disk | None = None, serves: bool = False) -> Iterator[Hub]:
+    """The hub in `data`. serves: new keys are put in use where it is time. Raises BadConfiguration if it does not exist
+    or cannot be used."""
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
-    keys = load_keyring(data / "keys")
-    objects = None if settings.blobs is None else object_store(settings.blobs, disk)
-    blobs = _blobs(objects, data, "blobs", disk)
+    found = load_keyring(data / "keys")
+    objects = objects_of(settings, disk)
+    blobs = blobs_of(objects, data, disk)
     with _opened(data, settings) as database:
+        if serves:
+            advance(found, database, clock)
+        keys = in_use(found, database)
         yield Hub(
             data,
             settings,
@@ -185,6 +194,15 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             Worklist(database, settings.cap),
             News(database),
         )
+
+
+def objects_of(settings: Settings, disk: Disk) -> ObjectStore | None:
+    return None if settings.blobs is None else object_store(settings.blobs, disk)
+
+
+def blobs_of(objects: ObjectStore | None, data: Path, disk: Disk) -> Blobs:
+    """The blobs of the hub in `data`."""
+    return _blobs(objects, data, "blobs", disk)
 
 
 def _blobs(objects: ObjectStore | None, data: Path, name: str, disk: Disk) -> Blobs:

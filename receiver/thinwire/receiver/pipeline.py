@@ -34,6 +34,7 @@ from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import stored_manifest
+from thinwire.shared.heartbeats import Heartbeats
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey, digest
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 """Graphs in one inference batch."""
+STILL = 600.0
+"""Seconds after which the loop of inference without a turn has stopped: no batch takes as long."""
 PAUSE = 5.0
 """Seconds until the next look after one that failed, as with a busy database."""
 POLL_SECONDS = 30.0
@@ -71,6 +74,7 @@ class HubPipeline:
         audit: Audit,
         clock: Clock,
         batch: int = BATCH,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self.store = store
         self.idle = threading.Event()
@@ -84,6 +88,7 @@ class HubPipeline:
         self._audit = audit
         self._clock = clock
         self._batch = batch
+        self._heartbeats = heartbeats or Heartbeats()
         self._changed = threading.Event()
         self._idle_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -115,6 +120,12 @@ class HubPipeline:
 
     def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
         return self._enrolment.renew(site, certificate, request, proof)
+
+    def hub_keys(self) -> bytes:
+        return self._enrolment.hub_keys()
+
+    def record_keys_taken(self, site: SiteName, taken: Digest) -> None:
+        self._enrolment.record_keys_taken(site, taken)
 
     def connect(self, site: SiteName, certificate: bytes) -> None:
         self._enrolment.connect(site, certificate)
@@ -199,10 +210,18 @@ class HubPipeline:
 
     def run(self) -> None:
         """Predict waiting and new graphs until `stop`. For one thread."""
+        beat = self._heartbeats.begin(INFERENCE, STILL)
+        try:
+            self._run(beat)
+        finally:
+            self._heartbeats.end(INFERENCE)
+
+    def _run(self, beat: Callable[[], None]) -> None:
         while not self._stopping.is_set():
+            beat()
             with self.store.parked.guard(INFERENCE) as attempt:
                 while not self._stopping.is_set() and self.predict_waiting():
-                    pass
+                    beat()
                 self._announce_idle()
             if attempt.error is not None:
                 self._stopping.wait(PAUSE)

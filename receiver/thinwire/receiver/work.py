@@ -20,10 +20,13 @@ from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, working_lock
+from thinwire.receiver.operations.health import Health
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.shared.errors import Retryable, told
+from thinwire.shared.heartbeats import beat
 from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.service_manager import READY, STOPPING, keep_alive, tell
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,10 @@ def work(hub: Hub, kinds: Set[WorkKind], metrics: str | None, ready: Callable[[]
         services.enter_context(recorded(hub, "work"))
         services.enter_context(hub.news.running())
         if metrics is not None:
-            log.info("metrics and health on port %d", services.enter_context(monitoring(hub, metrics)))
+            log.info(
+                "metrics and health on port %d",
+                services.enter_context(monitoring(hub, metrics, Health(hub, WorkKind.PREDICT in kinds))),
+            )
         asyncio.run(_work(hub, kinds, ready))
 
 
@@ -50,8 +56,13 @@ async def _work(hub: Hub, kinds: Set[WorkKind], ready: Callable[[], None]) -> No
     hub.news.subscribe(pipeline.heard)
     with working(hub, kinds, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
         ready()
+        tell(READY)
+        moving = [asyncio.create_task(each) for each in (beat(hub.heartbeats, "work"), keep_alive(hub.heartbeats))]
         await stop.wait()
         log.info("stopping")
+        tell(STOPPING)
+        for task in moving:
+            task.cancel()
 
 
 def begin(hub: Hub, alone: bool) -> None:

@@ -34,6 +34,7 @@ from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.errors import Retryable
 from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.listening.guard import Listeners
+from thinwire.shared.service_manager import READY, STOPPING, keep_alive, tell
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -212,4 +213,10 @@ async def _until_stopped(service: Service, watch: Path | None) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    await service.run(stop, watch)
+    alive = asyncio.create_task(keep_alive(service.heartbeats))
+    tell(READY)
+    try:
+        await service.run(stop, watch)
+    finally:
+        tell(STOPPING)
+        alive.cancel()

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from thinwire.sender.config import FILE, template
 from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.hub_keys import AUTHORITY, HUB_KEYS, HUB_SEALING
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tables import CLINIC
 from thinwire.sender.outbox.tables import FILE as FILE_OF_DATABASE
@@ -35,9 +36,10 @@ from thinwire.shared.errors import BadConfiguration, NotEnrolled
 from thinwire.shared.identifiers import SiteName, site_name
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database, open_database
+from thinwire.shared.wire.v1 import link_pb2 as wire
 
 SIGNING = "signing.key"
-AUTHORITY, HUB_SEALING, HUB_SIGNING = "authority.pem", "hub-sealing.pub", "hub-signing.pub"
+HUB_SIGNING = "hub-signing.pub"
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,19 @@ class Enrolment:
         return Credentials(data / "keys", self.site, self.signing, disk, clock)
 
 
-def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> SiteName:
+Ask = Callable[[JoinToken, bytes, Ed25519PrivateKey], wire.JoinReply]
+"""Asks the hub for a certificate, with its token, the request and the clinic's signing key."""
+
+
+def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock, ask: Ask | None = None) -> SiteName:
     """Enrol with a hub. A folder that has joined already joins the same hub under the same name anew, as after the hub
     was restored from a backup that does not know it: studies and keys stay. Raises NotEnrolled, LinkLost,
-    BadConfiguration for a folder that has joined another hub, or under another name."""
+    BadConfiguration for a folder that has joined another hub, or under another name. ask: over the link by default."""
     keys = data / "keys"
     token = read_token(token_text)
-    again = (data / FILE).exists()
-    if again:
-        before = load_enrolment(data)
-        if (before.site, before.authority_pem) != (token.site, token.authority_pem):
-            raise BadConfiguration(
-                "this data folder has already joined a hub, another one or under another name",
-                "Choose another --data folder, or ask that hub for a token of the same name.",
-            )
+    before = load_enrolment(data) if (data / FILE).exists() else None
+    if before is not None and before.site != token.site:
+        raise _joined_another()
     if token.expires < clock.now():
         raise NotEnrolled("the join token has expired")
     disk.make_folder(keys)
@@ -81,17 +82,16 @@ def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> 
         disk.write(keys / TLS_KEY, key_pem, "join.key")
         disk.write(keys / REQUEST, request, "join.request")
     signing = Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes())
-    _exchange(keys, token, target, signing, disk)
-    if again:
+    ask = ask or (lambda *asked: asyncio.run(call_join(target, *asked)))
+    _take_answer(keys, token, ask(token, (keys / REQUEST).read_bytes(), signing), disk, before)
+    if before is not None:
         return token.site
     create_database(data / FILE_OF_DATABASE, CLINIC)
     disk.write(data / FILE, template(target).encode(), "join.config")
     return token.site
 
 
-def _exchange(keys: Path, token: JoinToken, target: str, signing: Ed25519PrivateKey, disk: Disk) -> None:
-    request = (keys / REQUEST).read_bytes()
-    reply = asyncio.run(call_join(target, token, request, signing))
+def _take_answer(keys: Path, token: JoinToken, reply: wire.JoinReply, disk: Disk, before: Enrolment | None) -> None:
     try:
         HubPublicKey(reply.sealing_key)
         Ed25519PublicKey.from_public_bytes(reply.signing_key)
@@ -99,11 +99,23 @@ def _exchange(keys: Path, token: JoinToken, target: str, signing: Ed25519Private
             raise NotEnrolled("the hub sent a certificate for another site")
     except (ValueError, UnsupportedAlgorithm) as error:
         raise NotEnrolled("the hub sent keys that cannot be used") from error
+    # By its signing key: its authority may have been rotated while this clinic was switched off.
+    if before is not None and reply.signing_key != before.hub_signing.public_bytes_raw():
+        raise _joined_another()
+    # It is told anew when the clinic connects.
+    disk.remove(keys / HUB_KEYS, "join.hub_keys")
     disk.write(keys / AUTHORITY, token.authority_pem, "join.authority")
     disk.write(keys / HUB_SEALING, reply.sealing_key, "join.sealing")
     disk.write(keys / HUB_SIGNING, reply.signing_key, "join.hub_signing")
     # With its key: a request for the next certificate replaces that file.
     disk.write(keys / CERTIFICATE, reply.certificate + (keys / TLS_KEY).read_bytes(), "join.certificate")
+
+
+def _joined_another() -> BadConfiguration:
+    return BadConfiguration(
+        "this data folder has already joined a hub, another one or under another name",
+        "Choose another --data folder, or ask that hub for a token of the same name.",
+    )
 
 
 def _once(disk: Disk, path: Path, make: Callable[[], bytes]) -> None:

@@ -30,6 +30,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, StorageFailed, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.heartbeats import STILL, Heartbeats, beat
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource
 from thinwire.shared.imaging.dicom import as_warnings
 from thinwire.shared.imaging.frontal import Candidate
@@ -244,6 +245,7 @@ class Service:
         self.uplink = uplink
         self.quarantine = quarantine
         self.clock = clock
+        self.heartbeats = Heartbeats(clock)
         self._parked = pipeline.outbox.parked
         self._changed = asyncio.Event()
         """Set, and replaced by a new one, after every change of the outbox by any process."""
@@ -259,6 +261,7 @@ class Service:
         with self._parked.guard("sweep"):
             self.pipeline.sweep()
         tasks: list[asyncio.Future[None]] = []
+        beating = asyncio.ensure_future(beat(self.heartbeats, "service"))
 
         def begin(loop: str, act: Callable[[], Awaitable[None]]) -> None:
             tasks.append(asyncio.ensure_future(self._steadily(stop, loop, act)))
@@ -285,6 +288,7 @@ class Service:
                         task.result()
         finally:
             stop.set()
+            beating.cancel()
             if self.port is not None:
                 await asyncio.to_thread(self.port.close)
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -330,19 +334,23 @@ class Service:
     async def _look(self, stop: asyncio.Event) -> None:
         """Wakes the workers and the link after every change of the outbox. In a thread of its own: a turn of the event
         loop for each look would take twice the processor time."""
-        loop = asyncio.get_running_loop()
+        loop, once = asyncio.get_running_loop(), self.heartbeats.begin("look", STILL)
 
         def look(changes: Changes) -> None:
             changed = True  # an error may have ended the look before
             while not stop.is_set():
+                once()
                 if changed:
                     loop.call_soon_threadsafe(self._wake)
                 sleep(LOOK_SECONDS)
                 changed = changes.seen()
 
         # Opened before a worker asks for the first time, so that no change is missed.
-        with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
-            await asyncio.to_thread(look, changes)
+        try:
+            with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
+                await asyncio.to_thread(look, changes)
+        finally:
+            self.heartbeats.end("look")
 
     def _wake(self) -> None:
         self._changed.set()

@@ -26,8 +26,10 @@ from sqlalchemy import (
     String,
     Table,
     delete,
+    exists,
     func,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import OperationalError
@@ -43,6 +45,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
 """Seconds until an item is tried again that the system refused: at first, and at most."""
 FORGOTTEN = timedelta(days=30)
 """Age of an item of which no loop knows any more: it would else have been tried again."""
+COMPARED = 5.0
+"""Seconds between two looks at what other processes parked of the items that this one has done."""
+MOST_COMPARED = 10_000
+"""Items of one such look that are looked at again where the database did not answer."""
+_TURN = "parked"
 PROGRAM = metadata.version("thinwire")
 _REFUSED = (Retryable, OSError, MemoryError, OperationalError, sqlite3.OperationalError)
 
@@ -127,13 +134,16 @@ class ParkedItems:
         self._known: dict[tuple[str, str], ParkedItem] = {}
         self._unwritten: set[tuple[str, str]] = set()
         """Those of `_known` that are in memory alone."""
+        self._done: set[tuple[str, str]] = set()
+        """Items that this process has done and did not know as parked: another one may have parked them."""
+        self._compared = clock.monotonic()
 
     def begin(self) -> None:
         """At the start of the process that runs the loops: what another version parked is due, and what is forgotten
         is removed. Never raises: the loops tell of a database that cannot be used."""
         row, now = self._table.c, self._clock.now()
         try:
-            with self._database.write() as connection:
+            with self._database.write(turn=_TURN) as connection:
                 connection.execute(update(self._table).where(row.program != self._program).values(due=micros(now)))
                 old = row.due.is_not(None) & (row.due < micros(now - FORGOTTEN))
                 connection.execute(delete(self._table).where(old))
@@ -160,13 +170,11 @@ class ParkedItems:
         """Set an item aside with its reason. most: limit of the loop's items that begin with `of`, for items that
         others choose; one beyond it is logged alone. Never raises."""
         key, now = (loop, item), self._clock.now()
+        before, there = self._before(loop, item, of)
+        if most is not None and before is None and there >= most:
+            log.error("%s: an item is not parked, since %d are: %s", loop, there, told(error))
+            return
         with self._lock:
-            before = self._known.get(key)
-            if most is not None and before is None:
-                there = sum(known == loop and each.startswith(of) for known, each in self._known)
-                if there >= most:
-                    log.error("%s: an item is not parked, since %d are: %s", loop, there, told(error))
-                    return
             times = 1 if before is None else before.times + 1
             pause = min(FIRST_PAUSE * 2.0 ** min(times - 1, 16), LONGEST_PAUSE)
             due = now + timedelta(seconds=pause) if may_succeed_later(error) else None
@@ -177,19 +185,33 @@ class ParkedItems:
         self._write(parked)
 
     def release(self, loop: str, item: str) -> None:
-        """An item is done, or gone. Never raises; costs no query for an item that was not parked."""
-        key = loop, item
+        """An item is done, or gone. Never raises; costs no query for an item that was not parked. Of a database that
+        several machines share, it costs one in COMPARED seconds."""
+        key, now = (loop, item), self._clock.monotonic()
         with self._lock:
-            if self._known.pop(key, None) is None:
-                return
+            done = {key} if self._known.pop(key, None) is not None else set()
             self._unwritten.discard(key)
+            if self._database.shared and not done:
+                self._done.add(key)
+                if now - self._compared >= COMPARED:
+                    done, self._done, self._compared = self._done, set(), now
+        if not done:
+            return
+        these = tuple_(self._table.c.loop, self._table.c.item).in_(sorted(done))
         try:
-            with self._database.write() as connection:
-                connection.execute(delete(self._table).where(self._is(loop, item)))
-        except Exception as error:  # noqa: BLE001 - the item is done; its row goes with its next success
+            with self._database.read() as connection:
+                found = connection.scalar(select(exists().where(these)))
+            if found:
+                with self._database.write(turn=_TURN) as connection:
+                    connection.execute(delete(self._table).where(these))
+        except Exception as error:  # noqa: BLE001 - the items are done; their rows go with the next success
             log.warning("%s: the row of a parked item stays: %s", loop, told(error))
             with self._lock:
-                self._known.setdefault(key, ParkedItem(loop, item, "", self._clock.now(), 0, self._clock.now()))
+                if self._database.shared:
+                    self._done |= set(sorted(done)[:MOST_COMPARED])
+                    return
+                for each in done:
+                    self._known.setdefault(each, ParkedItem(*each, "", self._clock.now(), 0, self._clock.now()))
 
     def waits(self, loop: str) -> set[str]:
         """The items of a loop that are not to be tried now, without the loop itself. Raises as `Database.read`."""
@@ -225,8 +247,26 @@ class ParkedItems:
         `Database.write`."""
         these = self._table.c.item.contains(of, autoescape=True)
         now = micros(self._clock.now())
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             return connection.execute(update(self._table).where(these).values(due=now, times=0)).rowcount
+
+    def _before(self, loop: str, item: str, of: str) -> tuple[ParkedItem | None, int]:
+        """An item as it was parked before, by any process, and the number of the loop's items that begin with `of`;
+        what memory knows where the database cannot be read."""
+        mine = (self._table.c.loop == loop) & self._table.c.item.startswith(of, autoescape=True)
+        with self._lock:
+            known = self._known.get((loop, item))
+            there = sum(each == loop and name.startswith(of) for each, name in self._known)
+            unwritten = sum(each == loop and name.startswith(of) for each, name in self._unwritten)
+            if known is not None and (loop, item) in self._unwritten:
+                return known, there
+        try:
+            with self._database.read() as connection:
+                row = connection.execute(select(self._table).where(self._is(loop, item))).one_or_none()
+                count = connection.scalar(select(func.count()).select_from(self._table).where(mine)) or 0
+        except Exception:  # noqa: BLE001 - see above
+            return known, there
+        return None if row is None else _item(row), count + unwritten
 
     def _of(self, loop: str) -> list[ParkedItem]:
         """The parked items of a loop; those of memory are written if that is possible now."""
@@ -251,7 +291,7 @@ class ParkedItems:
             "program": self._program,
         }
         try:
-            with self._database.write() as connection:
+            with self._database.write(turn=_TURN) as connection:
                 new = insert_new(self._table).values(loop=parked.loop, item=parked.item, **row)
                 connection.execute(new.on_conflict_do_update(index_elements=["loop", "item"], set_=row))
         except Exception as error:  # noqa: BLE001 - the memory of this process holds it

@@ -24,6 +24,7 @@ AUDITED = {
     "backup",
     "bundle add",
     "bundle default",
+    "predict-archive",
     "check",
     "draft",
     "enrol",
@@ -31,6 +32,8 @@ AUDITED = {
     "forward retry",
     "import",
     "init",
+    "keys retire",
+    "keys rotate",
     "migrate",
     "request",
     "restore",
@@ -40,7 +43,16 @@ AUDITED = {
     "show",
     "site quota",
 }
-READS_NO_STUDY = {"account list", "audit verify", "bundle list", "forward status", "site list", "status", "worklist"}
+READS_NO_STUDY = {
+    "account list",
+    "audit verify",
+    "bundle list",
+    "forward status",
+    "keys list",
+    "site list",
+    "status",
+    "worklist",
+}
 """They change nothing and show no study's content or patient."""
 AT_NO_HUB = {"bundle card", "bundle show", "evaluate", "train"}
 

@@ -20,6 +20,7 @@ from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.serve import LINK_STATUS, _write_link_status, serve
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.link_book import LinkBook
 from thinwire.receiver.transport.service import HubServer
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import issue_server
@@ -112,7 +113,7 @@ def test_a_link_status_that_cannot_be_written_holds_no_clinic_up(hub: Hub, monke
 
     async def longest_wait() -> float:
         stop, longest = asyncio.Event(), 0.0
-        status = asyncio.ensure_future(_write_link_status(hub, server, stop))
+        status = asyncio.ensure_future(_write_link_status(hub, server, LinkBook(hub.data, hub.clock, None), stop))
         with contextlib.closing(sqlite3.connect(hub.data / DATABASE, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             for _ in range(20):

@@ -125,3 +125,13 @@ def test_an_item_of_which_nothing_is_heard_is_forgotten(database: Database, cloc
     clock.advance(FORGOTTEN.total_seconds() + FIRST_PAUSE + 1)
     parked.begin()
     assert [each.item for each in parked.items()] == ["b"]
+
+
+def test_what_one_process_parked_another_counts_on_and_releases(database: Database, clock: FakeClock) -> None:
+    here, there = (ParkedItems(database, TABLE, clock) for _ in range(2))
+    fail(here, OSError())
+    fail(there, OSError())
+    assert [(each.item, each.times) for each in here.items()] == [("a", 2)]
+    for number in range(4):
+        (here, there)[number % 2].park(LOOP, f"north/{number}", OSError(), most=3, of="north/")
+    assert here.counts() == {LOOP: 4}

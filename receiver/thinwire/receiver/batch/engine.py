@@ -14,27 +14,41 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+from thinwire.shared.errors import ThinwireError, told
 
 CHUNK = 64
 """Payloads that a worker gets at a time; a batch of the network."""
 Results = list[Any]
 """One for each payload, in order; `Refused` for one that cannot be used."""
 Worker = Callable[[Sequence[bytes]], Results]
-Make = Callable[[], Worker]
-"""Makes a worker in its process, where the models are loaded once. Pickled."""
+Make = Callable[[Path], Worker]
+"""Makes a worker in its process from a folder of bundles, whose files it loads at once: on another machine the folder
+is gone afterwards. Pickled."""
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Why one payload has no result."""
+    """Why one payload has no result, and what a person can do."""
 
     reason: str
+    remedy: str = "Report it, with the version of thinwire; its graph is in `export`."
+
+    @classmethod
+    def of(cls, error: Exception) -> "Refused":
+        if isinstance(error, ThinwireError):
+            return cls(str(error), error.remedy)
+        return cls(told(error))
 
 
 class Engine(Protocol):
     """Workers that take chunks of payloads. For one thread. A context manager: its end stops the workers."""
+
+    def __init__(self, make: Make, folder: Path, names: Sequence[str]) -> None:
+        """names: the folders in `folder` that a worker needs."""
 
     @property
     def room(self) -> int:
@@ -49,6 +63,12 @@ class Engine(Protocol):
     def __enter__(self) -> "Engine": ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+Start = Callable[[Make, Path, Sequence[str]], Engine]
+"""Starts the workers, as `Engine`."""
+Count = Callable[[int, int], None]
+"""Draws progress: (done, total)."""
 
 
 def outcomes(engine: Engine, payloads: Iterable[tuple[Key, bytes]], chunk: int = CHUNK) -> Iterator[tuple[Key, Any]]:
@@ -81,9 +101,10 @@ def outcomes(engine: Engine, payloads: Iterable[tuple[Key, bytes]], chunk: int =
 class Processes:
     """Processes of this machine, one core each."""
 
-    def __init__(self, make: Make, workers: int | None = None) -> None:
+    def __init__(self, make: Make, folder: Path, names: Sequence[str] = (), workers: int | None = None) -> None:
         """workers: None is one for each core that this process may use."""
-        self._make = make
+        del names  # the folder itself is here
+        self._make, self._folder = make, folder
         self._pools = [self._pool() for _ in range(workers or cores())]
         self._free = deque(self._pools)
         self._under_way: dict[Future[Results], ProcessPoolExecutor] = {}
@@ -123,25 +144,26 @@ class Processes:
             pool.shutdown(cancel_futures=True)
 
     def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(self._make,))
+        return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(self._make, self._folder))
 
 
 def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-_made: list[Make] = []
+_given: list[tuple[Make, Path]] = []
 """In a process of a pool: the one way to make its worker."""
 
 
-def _begin(make: Make) -> None:
-    _made.append(make)
+def _begin(make: Make, folder: Path) -> None:
+    _given.append((make, folder))
 
 
 @cache
 def _worker() -> Worker:
     """Made with the first chunk, so that a bundle that cannot be loaded is that chunk's error and no dead process."""
-    return _made[0]()
+    make, folder = _given[0]
+    return make(folder)
 
 
 def _run(payloads: Sequence[bytes]) -> Results:

@@ -12,16 +12,18 @@ from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.cli.acts import act_of, also, operator
 from thinwire.receiver.cli.options import Data, Json, write_json
-from thinwire.receiver.cli.progress import meter
+from thinwire.receiver.cli.progress import Meter, meter
 from thinwire.receiver.config import load_settings
 from thinwire.receiver.hub import offline_lock, open_hub, removal_lock
 from thinwire.receiver.operations.backup import Copied, back_up, record_taken, restore
+from thinwire.receiver.operations.move import move
 from thinwire.receiver.operations.recovery import Recovered, recover
 from thinwire.receiver.operations.retention import Retention
 from thinwire.receiver.sites.keyring import load_keyring
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadConfiguration, BadFormat
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.rows import Progress
 
 
 def backup_command(
@@ -52,9 +54,7 @@ def backup_command(
             record_taken(hub.database, _moment(str(taken_at)), clock, made)
         else:
             with removal_lock(hub), meter(Console(stderr=True)) as draw:
-                done = back_up(
-                    hub.database, data, folder, hub.disk, clock, made, lambda n, i, of: draw(n, i, of, f"{i} of {of}")
-                )
+                done = back_up(hub.database, hub.blobs, data, folder, hub.disk, clock, made, _shown(draw))
     if json_:
         write_json(_json(done))
     elif folder is None:
@@ -89,7 +89,7 @@ def restore_command(
         append(connection, Message(Act.RESTORED, clock.now(), operator()), signing)
 
     with meter(Console(stderr=True)) as draw:
-        done = restore(data, folder, disk, clock, restored, lambda n, i, of: draw(n, i, of, f"{i} of {of}"))
+        done = restore(data, folder, disk, clock, restored, _shown(draw))
     with open_hub(data, clock) as hub, offline_lock(data):
         # Before parts on the disk are looked at: those of a removed study are not put back.
         Retention(hub).remove_blobs()
@@ -99,6 +99,50 @@ def restore_command(
     else:
         _say(done, back)
     _damaged(done, json_)
+
+
+def move_command(
+    data: Data,
+    to: Annotated[
+        list[str],
+        typer.Option(
+            "--to",
+            metavar="URL",
+            envvar="THINWIRE_MOVE_TO",
+            help="The empty PostgreSQL database (postgresql+psycopg://USER@HOST/NAME), and once more the object store "
+            "(such as s3://BUCKET/PREFIX). URLs with "
+            "a password belong in the variable, with a space between, since other users see a command line.",
+        ),
+    ],
+    json_: Json = False,
+) -> None:
+    """Move the hub from its data folder to PostgreSQL and an object store, while serve is stopped.
+
+    Every row and every part is compared with its copy before the settings name the new place. A move that was stopped
+    goes on with the next call. The data folder keeps its files (docs/administration.md, A hub of several machines).
+    Exit code 70 if a stored part is damaged: `check --repair` then requests it again.
+    """
+    databases = [url for url in to if url.startswith("postgresql")]
+    if len(to) != 2 or len(databases) != 1:
+        raise typer.BadParameter("give --to twice: the URL of the database, and the URL of the object store")
+    (blobs,) = set(to) - set(databases)
+    signing, clock, disk = load_keyring(data / "keys").signing, SystemClock(), Disk()
+
+    def moved(connection: Connection) -> None:
+        append(connection, Message(Act.MOVED, clock.now(), operator()), signing)
+
+    with meter(Console(stderr=True)) as draw:
+        done = move(data, databases[0], blobs, disk, clock, moved, _shown(draw))
+    if json_:
+        write_json(_json(done))
+    else:
+        typer.echo(f"{done.copied} parts copied, {done.copied_bytes:,} bytes; {done.there} were there.")
+        typer.echo("The hub is at its new place. Next: thinwire-receiver serve, on any number of machines.")
+    _damaged(done, json_)
+
+
+def _shown(draw: Meter) -> Progress:
+    return lambda what, done, total: draw(what, done, total, f"{done} of {total}")
 
 
 def _say(done: Copied, back: Recovered) -> None:

@@ -19,13 +19,14 @@ from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.archive import predictions_of
 from thinwire.receiver.cli.accounts import account_app
 from thinwire.receiver.cli.acts import act_of, also, audited
-from thinwire.receiver.cli.archive import predict_archive_command
+from thinwire.receiver.cli.archive import Ray, Workers, cohort_command, predict_archive_command
 from thinwire.receiver.cli.audit import audit_app
-from thinwire.receiver.cli.backup import backup_command, restore_command
+from thinwire.receiver.cli.backup import backup_command, move_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
 from thinwire.receiver.cli.forward import forward_app
+from thinwire.receiver.cli.keys import keys_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, named_site, stdout, write_json, write_json_list
@@ -165,7 +166,7 @@ def serve(
     if brought is not None:
         _note(f"The database was brought forward to version {HUB.version}. {_copy(*brought)}")
         _record_version(data, brought[0])
-    with open_hub(data, SystemClock()) as hub:
+    with open_hub(data, SystemClock(), serves=True) as hub:
         log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
 
@@ -356,15 +357,24 @@ def request(
 
 @app.command(
     epilog="Examples: `thinwire-receiver export 3fa9 --data hub --to here` · "
-    "`thinwire-receiver export --data hub --to /media/stick/thinwire`"
+    "`thinwire-receiver export --data hub --to /media/stick/thinwire` · "
+    "`thinwire-receiver export --data hub --cohort s3://research/cohort-1`"
 )
 def export(
     data: Data,
-    to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)
+    ] = None,
     study: Annotated[
         str | None, typer.Argument(help="Study key or its first digits. Without it: to a stick, for clinics.")
     ] = None,
     site: Site = None,
+    cohort: Annotated[
+        str | None, typer.Option("--cohort", metavar="OUT", help="Folder or URL for all graphs, for researchers.")
+    ] = None,
+    name_sites: Annotated[bool, typer.Option("--name-sites", help="Give the clinics' names with a cohort.")] = False,
+    ray: Ray = None,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """With a study: write its graph (.thinwire, PyG, GraphML), picture, draft, preview, crops, DICOM files, structured
@@ -374,7 +384,15 @@ def export(
 
     Without a study: write the receipts and requests for every clinic, or for --site, to a USB stick, sealed. At the
     clinic run `thinwire-sender import`. Layout: docs/offline-transfer.md.
+
+    With --cohort: write the newest graph of every study as a PyG data set without identity (docs/researcher.md), on the
+    cores of this machine or on a Ray cluster. A run that was stopped or killed goes on with the same OUT.
     """
+    if cohort is not None:
+        cohort_command(data, cohort, name_sites, workers, ray, json_)
+        return
+    if to is None:
+        raise typer.BadParameter("--to FOLDER or --cohort OUT is needed")
     from thinwire.receiver.export.study_files import export_study
 
     named = named_site(site) if site else None
@@ -446,6 +464,10 @@ app.command(name="work", epilog="Example: `thinwire-receiver work predict --data
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
 app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
 app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
+app.command(
+    name="move",
+    epilog="Example: `thinwire-receiver move --to postgresql+psycopg://hub@db/hub --to s3://hub/thinwire --data hub`",
+)(move_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
@@ -453,6 +475,7 @@ app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
 app.add_typer(retention_app, name="retention")
 app.add_typer(site_app, name="site")
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from thinwire.receiver.cli.acts import act_of, also
 from thinwire.receiver.cli.options import Data, Json, named_site, write_json
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.sites.certificates import SiteCertificate, in_force
+from thinwire.receiver.sites.rotation import holders
 from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import SystemClock
@@ -23,6 +24,7 @@ def list_(data: Data, json_: Json = False) -> None:
     with open_hub(data, SystemClock()) as hub:
         served = set(hub.enrolment.served())
         given = {each.site: each for each in in_force(hub.database)}
+        taken = holders(hub.database)
         heard = {link.site: link.last_heard for link in link_status.read_status(data, hub.clock.now())[1]}
         revoked = hub.enrolment.revoked()
         rows: list[dict[str, Any]] = [
@@ -30,6 +32,7 @@ def list_(data: Data, json_: Json = False) -> None:
                 "site": name,
                 "state": "joined" if name in served else "revoked" if name in revoked else "token not used yet",
                 "certificate": _certificate(given.get(name)),
+                "keys": dict(zip(("authority", "sealing"), taken.get(name, (1, 1)), strict=True)),
                 "last_heard": None if name not in heard else heard[name].isoformat(),
                 "used": {"bytes": (used := hub.enrolment.usage(name)).bytes, "studies": used.studies},
                 "limits": {str(limit): most for limit, most in hub.enrolment.limits(name).items()},

@@ -16,7 +16,7 @@ def work_command(
     kinds: Annotated[list[WorkKind], typer.Argument(help="One or several.")],
     data: Data,
     metrics: Annotated[
-        str | None, typer.Option(help="HOST:PORT of /metrics and /healthz.  [default: as configured]")
+        str | None, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz.  [default: as configured]")
     ] = None,
 ) -> None:
     """Predict, draft or forward for a hub, until SIGINT or SIGTERM, and nothing else: beside `serve`, on this machine

@@ -30,9 +30,10 @@ from sqlalchemy import (
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after, unanswered
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.additions import base_of
-from thinwire.receiver.store.claims import Claim, Claims, Work
+from thinwire.receiver.store.claims import Claim, Claims, Free, Work, is_free
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import deliveries, events, plans, sent, sites, targets
+from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
@@ -110,8 +111,9 @@ class Queue:
                 .limit(1)
                 .correlate(sites)
             )
-            free = self._claims.free(connection, _planning(target))(sites.c.name, _WHOLE_SITE)
-            return _next_site(connection, after, free & or_(changed, page.scalar_subquery().is_not(None)))
+            unplanned = or_(changed, page.scalar_subquery().is_not(None))
+            free = self._claims.free(connection, _planning(target))
+            return _next_site(connection, after, is_free(sites.c.name, _WHOLE_SITE) & unplanned, free)
 
     def unplanned(self, target: str, site: SiteName) -> Unplanned | None:
         """What this target is to plan for next of a site. Files that are added to a study are planned with it."""
@@ -161,8 +163,8 @@ class Queue:
                     claim.check(connection, each)
                     claim.end(connection, each)
             for (site, study), items in wanted:
-                if base_of(connection, site, study) is not None:
-                    continue  # it is part of another study since its items were listed
+                if base_of(connection, site, study) is not None or is_erased(connection, site, study):
+                    continue  # it is part of another study, or was removed, since its items were listed
                 mine = _of_target(target, site, study)
                 for item, version in items:
                     row = {
@@ -214,14 +216,15 @@ class Queue:
                 deliveries.c.target == target,
                 deliveries.c.state == str(DeliveryState.WAITING),
                 deliveries.c.due_at <= now,
-                self._claims.free(connection, _sending(target))(deliveries.c.site, deliveries.c.study),
+                is_free(deliveries.c.site, deliveries.c.study),
             )
-            site = _next_site(connection, after, exists().where(ready, deliveries.c.site == sites.c.name))
+            free = self._claims.free(connection, _sending(target))
+            site = _next_site(connection, after, exists().where(ready, deliveries.c.site == sites.c.name), free)
             if site is None:
                 return None
             # In the order of the index: a target that is down for days has a long queue.
             longest = select(deliveries.c.study).where(ready, deliveries.c.site == site)
-            study = connection.scalar(longest.order_by(deliveries.c.due_at, deliveries.c.number).limit(1))
+            study = connection.scalar(longest.order_by(deliveries.c.due_at, deliveries.c.number).limit(1), free)
         return None if study is None else Work(site, StudyKey(study))
 
     def due(self, target: str, study: Work) -> list[Delivery]:
@@ -364,12 +367,14 @@ def _last_planned(connection: Connection, target: str) -> ColumnElement[int]:
     return case((planned > before, planned), else_=before)
 
 
-def _next_site(connection: Connection, after: SiteName | None, has_work: ColumnElement[bool]) -> SiteName | None:
+def _next_site(
+    connection: Connection, after: SiteName | None, has_work: ColumnElement[bool], free: Free
+) -> SiteName | None:
     """The name of the first site with work, from the next one after `after` on: one query for all sites. has_work: of
     a row of `sites`."""
     query = select(sites.c.name).where(has_work).order_by(sites.c.name).limit(1)
     turns = [query] if after is None else [query.where(sites.c.name > after), query.where(sites.c.name <= after)]
-    found = next((name for turn in turns if (name := connection.scalar(turn)) is not None), None)
+    found = next((name for turn in turns if (name := connection.scalar(turn, free)) is not None), None)
     return None if found is None else SiteName(found)
 
 

@@ -1,6 +1,7 @@
 """`backup`: a copy of the hub in another folder, and its restore. Layout and use: docs/administration.md.
 
-A backup's database names only blobs that are in the backup: it replaces the one before it when all of them are durable
+A backup has the form of a hub with SQLite and a folder, whatever the hub runs on, and may be restored to either. Its
+database names only blobs that are in the backup: it replaces the one before it when all of them are durable
 there. Blobs are added, so that a backup that was killed leaves the one before it whole, and the next one goes on with
 the blobs that are there. Those of studies that the hub removed are removed when the new database is in place.
 """
@@ -17,8 +18,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, update
 
-from thinwire.receiver.config import FILE, load_settings
-from thinwire.receiver.hub import DATABASE, offline_lock, serving_lock
+from thinwire.receiver.config import FILE, load_settings, settings_of, with_state
+from thinwire.receiver.hub import DATABASE, blobs_of, objects_of, offline_lock, place_of, serving_lock
+from thinwire.receiver.operations.database_copy import read_file, reading, write_file
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
 from thinwire.receiver.store.removed_blobs import RemovedBlob
@@ -29,9 +31,16 @@ from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy, Storage
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.storage.blobs import Blobs, FolderBlobs
-from thinwire.shared.storage.database import Database, translated
+from thinwire.shared.storage.database import Database, Place, translated
 from thinwire.shared.storage.durable import Disk, flock, sweep
-from thinwire.shared.storage.migrations import copy_database, migrate, open_database
+from thinwire.shared.storage.migrations import (
+    drop_tables,
+    found_version,
+    is_unfinished,
+    migrate,
+    open_database,
+    require_unused,
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +73,14 @@ class Copied:
 
 
 def back_up(
-    database: Database, data: Path, folder: Path, disk: Disk, clock: Clock, also: Also, progress: Progress
+    database: Database,
+    blobs: Blobs,
+    data: Path,
+    folder: Path,
+    disk: Disk,
+    clock: Clock,
+    also: Also,
+    progress: Progress,
 ) -> Copied:
     """Bring the backup in `folder` up to date, durably; `serve` may go on. data: the hub's folder.
 
@@ -77,15 +93,15 @@ def back_up(
     with _alone(folder):
         sweep(folder)
         following, taken_at = folder / _NEXT, clock.now()
-        copy_database(database.file, following, disk, "backup.database")
+        write_file(database, following, disk, "backup.database", progress)
         done = Copied()
-        with _read_only(following) as copy:
+        with reading(following) as copy:
             _refuse_damaged(copy)
-            _copy_blobs(copy, FolderBlobs(data / "blobs", disk), FolderBlobs(folder / "blobs", disk), done, progress)
+            copy_blobs(copy, blobs, FolderBlobs(folder / "blobs", disk), done, progress)
             held = _held(copy, done.damaged)
         _copy_settings(data, folder, disk, replace=True)
         disk.move(following, folder / DATABASE, "backup.whole")
-        with _read_only(folder / DATABASE) as copy:
+        with reading(folder / DATABASE) as copy:
             _remove_blobs(copy, FolderBlobs(folder / "blobs", disk))
     _record(database, taken_at, held, clock, also)
     return done
@@ -104,15 +120,19 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
     """Replace the database of the hub in `data` by that of a backup, with every blob that it names, and begin a new
     generation. None for a folder that was put back by other means: the generation alone.
 
-    The database that was there is kept in DATA/replaced. A restore that was killed is repeated. Raises BadConfiguration
+    The database that was there is kept in DATA/replaced, as an SQLite file. A restore that was killed is repeated. The
+    settings of the hub, if it has any, tell whether it runs on PostgreSQL and an object store. Raises BadConfiguration
     while the hub is in use, or for a folder without a backup; BadFormat for a damaged one.
     """
     done = Copied()
     disk.make_folder(data)
+    settings = load_settings(data) if (data / FILE).exists() else settings_of({})
+    place = place_of(data, settings)
     with serving_lock(data), offline_lock(data):
         if folder is None:
-            migrate(data / DATABASE, HUB, disk)
-            _begin(data / DATABASE, clock, also, from_backup=False)
+            require_unused(place)
+            migrate(place, HUB, disk)
+            _begin(place, clock, also, from_backup=False)
             return done
         _refuse_own(data, folder)
         if not (folder / DATABASE).is_file():
@@ -128,23 +148,48 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
         with translated(), contextlib.closing(sqlite3.connect(restored)) as copy:
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             _refuse_damaged(copy)
-            _copy_blobs(copy, FolderBlobs(folder / "blobs", disk), FolderBlobs(data / "blobs", disk), done, progress)
+            target = blobs_of(objects_of(settings, disk), data, disk)
+            copy_blobs(copy, FolderBlobs(folder / "blobs", disk), target, done, progress)
         _copy_settings(folder, data, disk, replace=False)
         migrated = migrate(restored, HUB, disk)
         if migrated is not None and migrated[1] is not None:
             migrated[1].unlink()
         keep = load_settings(data).retention.signed_reports == "keep"
+        replaced = data / DATABASE if isinstance(place, Path) else _write_aside(data, place, disk, clock, progress)
 
         def erased_and_also(connection: Connection) -> None:
-            _erase_again(connection, data / DATABASE, keep)
+            if replaced is not None:
+                _erase_again(connection, replaced, keep)
             also(connection)
 
         _begin(restored, clock, erased_and_also, from_backup=True)
-        _set_aside(data, disk, clock)
-        disk.adopt(restored, data / DATABASE, "restore.database")
+        if isinstance(place, Path):
+            set_aside(data, disk, clock)
+            disk.adopt(restored, place, "restore.database")
+        else:
+            drop_tables(place, HUB)
+            disk.step("restore.emptied")
+            read_file(restored, place, lambda _: None, progress)
+            restored.unlink()
         for end in _LOGS:
             (data / (_RESTORED + end)).unlink(missing_ok=True)
     return done
+
+
+def _write_aside(data: Path, place: str, disk: Disk, clock: Clock, progress: Progress) -> Path | None:
+    """Write what is in PostgreSQL to a file in DATA/replaced; returns the file of the last hub that was there, or None.
+    A restore that was killed has written it before it emptied the database."""
+    if not is_unfinished(place) and found_version(place) is not None:
+        require_unused(place)
+        migrate(place, HUB, disk)
+        aside = data / REPLACED / f"{clock.now():%Y%m%dT%H%M%S%f}"
+        disk.make_folder(aside)
+        database = open_database(place, HUB)
+        try:
+            write_file(database, aside / DATABASE, disk, "restore.aside", progress)
+        finally:
+            database.close()
+    return max((data / REPLACED).glob(f"*/{DATABASE}"), default=None)
 
 
 def _erase_again(connection: Connection, replaced: Path, keep_reports: bool) -> None:
@@ -153,7 +198,7 @@ def _erase_again(connection: Connection, replaced: Path, keep_reports: bool) -> 
     if not replaced.is_file():
         return
     try:
-        with _read_only(replaced, immutable=False) as before:
+        with reading(replaced, immutable=False) as before:
             for site, study, rule, at in before.execute("SELECT site, study, rule, at FROM tombstones"):
                 name, key = SiteName(site), StudyKey(study)
                 if not is_erased(connection, name, key):
@@ -169,8 +214,8 @@ def _record(database: Database, taken_at: datetime, held: dict[SiteName, int], c
         also(connection)
 
 
-def _begin(path: Path, clock: Clock, also: Also, from_backup: bool) -> None:
-    database = open_database(path, HUB)
+def _begin(place: Place, clock: Clock, also: Also, from_backup: bool) -> None:
+    database = open_database(place, HUB)
     try:
         with database.write() as connection:
             begin_generation(connection, "restored", clock.now())
@@ -181,8 +226,9 @@ def _begin(path: Path, clock: Clock, also: Also, from_backup: bool) -> None:
             also(connection)
     finally:
         database.close()
-    with translated(), contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if isinstance(place, Path):
+        with translated(), contextlib.closing(sqlite3.connect(place)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _end_access(connection: Connection, clock: Clock) -> None:
@@ -194,7 +240,7 @@ def _end_access(connection: Connection, clock: Clock) -> None:
     connection.execute(delete(sessions))
 
 
-def _set_aside(data: Path, disk: Disk, clock: Clock) -> None:
+def set_aside(data: Path, disk: Disk, clock: Clock) -> None:
     """Move the present database away with its log, which would damage another database."""
     names = [name for name in (DATABASE, *(DATABASE + end for end in _LOGS)) if (data / name).exists()]
     if not names:
@@ -209,7 +255,7 @@ def _set_aside(data: Path, disk: Disk, clock: Clock) -> None:
         disk.move(data / name, aside / name, "restore.aside")
 
 
-def _copy_blobs(copy: sqlite3.Connection, source: Blobs, target: Blobs, done: Copied, progress: Progress) -> None:
+def copy_blobs(copy: sqlite3.Connection, source: Blobs, target: Blobs, done: Copied, progress: Progress) -> None:
     """Copy every blob that a database names and the target lacks."""
     number, last = 0, b""
     total = copy.execute("SELECT count(DISTINCT blob) FROM objects").fetchone()[0]
@@ -267,6 +313,9 @@ def _copy_settings(source: Path, target: Path, disk: Disk, replace: bool) -> Non
         if hidden or not path.is_file() or (beside.exists() and not replace):
             continue
         data = path.read_bytes()
+        if path.name == FILE:
+            # A backup is restored to wherever the restored hub is to be; and the URL may have a password.
+            data = with_state(data.decode()).encode()
         if not beside.exists() or beside.read_bytes() != data:
             disk.make_folder(beside.parent)
             disk.write(beside, data, "backup.settings")
@@ -285,14 +334,6 @@ def _refuse_damaged(copy: sqlite3.Connection) -> None:
         found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise BadFormat("the copied database is damaged", "Run `thinwire-receiver check`, or use another backup.")
-
-
-@contextlib.contextmanager
-def _read_only(path: Path, immutable: bool = True) -> Iterator[sqlite3.Connection]:
-    """immutable: nothing writes to it, and it has no log beside it; SQLite then makes none."""
-    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' * immutable}"
-    with translated(), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-        yield connection
 
 
 @contextlib.contextmanager

@@ -14,14 +14,19 @@ from sqlalchemy import Connection, case, exists, func, select
 
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.hub import Hub
+from thinwire.receiver.operations.health import Health
 from thinwire.receiver.sites.certificates import in_force
 from thinwire.receiver.store.events import StudyEvent, last_event
 from thinwire.receiver.store.tables import (
     backups,
+    epoch_uses,
     events,
     generations,
+    hub_keys,
     objects,
     receipts,
+    removals,
     sites,
     studies,
     worklist_counts,
@@ -32,6 +37,7 @@ from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
+from thinwire.shared.identifiers import SiteName
 from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.listening.metrics import connection_metrics
 from thinwire.shared.parked import ParkedItems
@@ -62,7 +68,7 @@ class Counts:
 
     def collect(self) -> Iterator[Metric]:
         families = (
-            *(self._free, self._links, self._parked, self._studies, self._certificates),
+            *(self._free, self._links, self._parked, self._studies, self._certificates, self._keys),
             *(self._totals, self._deliveries, self._history, self._connections),
         )
         for family in families:
@@ -128,6 +134,24 @@ class Counts:
             "Until the site's certificate ends; negative afterwards.",
             ["site"],
             [([at.site], (at.expires - now).total_seconds()) for at in in_force(self.database) if at.expires],
+        )
+
+    def _keys(self) -> Iterator[Metric]:
+        now, c = micros(self.clock.now()), hub_keys.c
+        used = select(c.kind, func.max(c.made_at), func.max(c.expires_at)).where(c.in_use_at.is_not(None))
+        with self.database.read() as connection:
+            rows = connection.execute(used.group_by(c.kind).order_by(c.kind)).all()
+        yield _gauge(
+            "thinwire_key_age_seconds",
+            "Age of the hub's newest key in use.",
+            ["key"],
+            [([kind], (now - made_at) / _MICROS) for kind, made_at, _ in rows],
+        )
+        yield _gauge(
+            "thinwire_key_expires_seconds",
+            "Until the hub's authority ends.",
+            ["key"],
+            [([kind], (ends - now) / _MICROS) for kind, _, ends in rows if ends is not None],
         )
 
     def _deliveries(self) -> Iterator[Metric]:
@@ -233,6 +257,68 @@ class Totals:
         self._seconds += total
         self._within = [before + more for before, more in zip(self._within, below, strict=True)]
         self._object, self._event = last, event
+
+
+@dataclass(frozen=True, eq=False)
+class HubState:
+    """A collector of what a person must act on: conditions that are not met, loops that stand still, clinics that are
+    silent, removals that wait."""
+
+    hub: Hub
+    health: Health
+
+    def describe(self) -> list[Metric]:
+        """Empty: the metrics are known only at a scrape."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        for family in (self._ready, self._loops, self._silent, self._removals):
+            with self.hub.store.parked.guard(f"metrics {family.__name__.strip('_')}"):
+                yield from list(family())
+
+    def _ready(self) -> Iterator[Metric]:
+        met = [([name], float(not reason)) for name, reason in self.health.reasons().items()]
+        yield _gauge("thinwire_ready", "1 while a condition of /readyz is met.", ["condition"], met)
+
+    def _loops(self) -> Iterator[Metric]:
+        ages = [([name], age) for name, age in self.hub.heartbeats.ages().items()]
+        yield _gauge("thinwire_loop_seconds", "Since the last turn of a loop of this process.", ["loop"], ages)
+
+    def _silent(self) -> Iterator[Metric]:
+        now = self.hub.clock.now()
+        used = select(epoch_uses.c.site, func.max(epoch_uses.c.used_at).label("at")).group_by(epoch_uses.c.site)
+        served = select(sites.c.name, sites.c.joined_at).where(
+            sites.c.joined_at.is_not(None), sites.c.dismissed_at.is_(None)
+        )
+        with self.hub.database.read() as connection:
+            last: dict[str, int] = {row.site: row.at for row in connection.execute(used)}
+            joined = connection.execute(served.order_by(sites.c.name)).all()
+        links = {link.site: link for link in link_status.read_status(self.hub.data, now)[1]}
+
+        def silent(site: str, joined_at: int) -> float:
+            link = links.get(SiteName(site))
+            if link is not None and link.connected:
+                return 0.0
+            heard = max(joined_at, last.get(site, 0), 0 if link is None else micros(link.last_heard))
+            return max(0, micros(now) - heard) / _MICROS
+
+        yield _gauge(
+            "thinwire_site_silent_seconds",
+            "Since a clinic was last connected to this process, or stored anything; 0 while it is connected.",
+            ["site"],
+            [([site], silent(site, at)) for site, at in joined],
+        )
+
+    def _removals(self) -> Iterator[Metric]:
+        by_rule = select(removals.c.rule, func.count()).group_by(removals.c.rule).order_by(removals.c.rule)
+        with self.hub.database.read() as connection:
+            marked = connection.execute(by_rule).all()
+        yield _gauge(
+            "thinwire_removals_marked",
+            "Studies that are marked for removal, by rule; without one: asked for.",
+            ["rule"],
+            [([rule], count) for rule, count in marked],
+        )
 
 
 def _gauge(name: str, help_text: str, labels: list[str], values: list[tuple[list[str], float]]) -> Metric:

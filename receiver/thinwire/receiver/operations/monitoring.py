@@ -1,4 +1,4 @@
-"""The monitoring port: /metrics for Prometheus, /healthz for a supervisor.
+"""The monitoring port: /metrics for Prometheus, /healthz for a supervisor, /readyz for a balancer.
 
 Neither names a study. There is no sign-in: the port is on this machine alone unless configured otherwise.
 """
@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -18,10 +16,9 @@ from starlette.routing import Route
 
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.operations.metrics import Counts
-from thinwire.receiver.store.tables import sites
+from thinwire.receiver.operations.health import Health
+from thinwire.receiver.operations.metrics import Counts, HubState
 from thinwire.shared.addresses import host_and_port
-from thinwire.shared.errors import ThinwireError
 from thinwire.shared.listening.web import WebThread
 
 log = logging.getLogger(__name__)
@@ -29,28 +26,12 @@ log = logging.getLogger(__name__)
 _FRESH = {"Cache-Control": "no-store"}
 
 
-def health(hub: Hub) -> dict[str, bool]:
-    """The conditions under which the hub can store a study, and whether each is met."""
-    try:
-        with hub.database.read() as connection:
-            connection.execute(select(sites.c.name).limit(1)).all()
-        database = True
-    except (ThinwireError, SQLAlchemyError):
-        database = False
-    try:
-        space = hub.disk.free(hub.data) > 0
-    except OSError:
-        space = False
-    # room_on_disk: the older name, for monitors that have it.
-    return {"database": database, "disk_space": space, "room_on_disk": space}
-
-
 @contextlib.contextmanager
-def monitoring(hub: Hub, listen: str) -> Iterator[int]:
+def monitoring(hub: Hub, listen: str, health: Health) -> Iterator[int]:
     """Serve on HOST:PORT until the block ends; yields the port. Raises BadConfiguration."""
     host, port = host_and_port(listen)
     guard = hub.listeners.guard("metrics", hub.settings.limits.metrics)
-    server = WebThread(_app(hub), guard.listen(host, port, "Choose a free port in [metrics]."), "monitoring")
+    server = WebThread(_app(hub, health), guard.listen(host, port, "Choose a free port in [metrics]."), "monitoring")
     server.start()
     try:
         yield server.port
@@ -58,21 +39,26 @@ def monitoring(hub: Hub, listen: str) -> Iterator[int]:
         server.stop()
 
 
-def _app(hub: Hub) -> Starlette:
+def _app(hub: Hub, health: Health) -> Starlette:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(
         Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked, hub.listeners)
     )
+    registry.register(HubState(hub, health))
 
     def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)
 
     def healthz(_: Request) -> Response:
-        parts = health(hub)
-        healthy = all(parts.values())
-        return JSONResponse({"healthy": healthy, **parts}, 200 if healthy else 503, _FRESH)
+        stopped = health.stopped()
+        return JSONResponse({"healthy": not stopped, "stopped": stopped}, 503 if stopped else 200, _FRESH)
+
+    def readyz(_: Request) -> Response:
+        reasons = {name: reason for name, reason in health.reasons().items() if reason}
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200, _FRESH)
 
     def other(_: Request, _error: Exception) -> Response:
-        return PlainTextResponse("/metrics or /healthz\n", 404, _FRESH)
+        return PlainTextResponse("/metrics, /healthz or /readyz\n", 404, _FRESH)
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz)], exception_handlers={404: other})
+    paths = {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz}
+    return Starlette(routes=[Route(path, page) for path, page in paths.items()], exception_handlers={404: other})

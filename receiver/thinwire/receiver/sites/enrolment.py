@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, join, select, u
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.sites.certificates import SiteCertificates, put_in_force
 from thinwire.receiver.sites.keyring import Keyring
+from thinwire.receiver.sites.rotation import record_taken
 from thinwire.receiver.store.news import ACCESS
 from thinwire.receiver.store.shares import (
     AGAIN_AFTER,
@@ -22,7 +23,7 @@ from thinwire.receiver.store.shares import (
     set_limits,
     usage_of,
 )
-from thinwire.receiver.store.tables import epoch_uses, epochs, join_answers, quotas, sites, tokens
+from thinwire.receiver.store.tables import epoch_uses, epochs, join_answers, key_holders, quotas, sites, tokens
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EpochKey, open_epoch, peek_epoch
 from thinwire.shared.crypto.keys import JoinTokenId, check_join, fingerprint, issue_client, make_token, read_token
@@ -123,6 +124,8 @@ class SiteRegistry:
                 joined = {"joined_at": now, "dismissed_at": None}
                 connection.execute(update(sites).where(sites.c.name == site).values(given | joined))
                 put_in_force(connection, site, certificate)
+                # It knows what is in the token and the answer, and is told the rest when it connects.
+                connection.execute(delete(key_holders).where(key_holders.c.site == site))
                 tell(connection, ACCESS)
             elif row.request == asked:
                 # The answer was lost: the same one again, which changes nothing.
@@ -136,6 +139,14 @@ class SiteRegistry:
     def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
         """As `IngestStore.renew`."""
         return self.certificates.renew(site, certificate, request, proof)
+
+    def hub_keys(self) -> bytes:
+        """As `IngestStore.hub_keys`."""
+        return self._keys.announcement.signed
+
+    def record_keys_taken(self, site: SiteName, taken: Digest) -> None:
+        """As `IngestStore.record_keys_taken`."""
+        record_taken(self._database, self._keys, self._clock, site, taken)
 
     def connect(self, site: SiteName, certificate: bytes) -> None:
         """As `IngestStore.connect`."""
@@ -158,7 +169,9 @@ class SiteRegistry:
             return None
         known = self._opened.get((site, epoch))
         if known is None:
-            known = self._opened[site, epoch] = open_epoch(row[0], site, _verify_key(row[1]), self._keys.sealing)
+            known = self._opened[site, epoch] = open_epoch(
+                row[0], site, _verify_key(row[1]), self._keys.sealed_to(row[0])
+            )
             while len(self._opened) > _MOST_OPENED:
                 self._opened.pop(next(iter(self._opened)), None)
         return known
@@ -178,7 +191,7 @@ class SiteRegistry:
         does not know it.
         """
         key, now = self._site_key(site), self._clock.now()
-        open_epoch(record, site, _verify_key(key), self._keys.sealing)
+        open_epoch(record, site, _verify_key(key), self._keys.sealed_to(record))
         epoch = peek_epoch(record)
         row = {"site": site, "epoch": epoch, "record": record, "signing_key": key, "admitted_at": micros(now)}
         with self._database.write(turn=site) as connection:

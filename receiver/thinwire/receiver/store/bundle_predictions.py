@@ -14,21 +14,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    LargeBinary,
     Row,
     Select,
     Table,
     and_,
     func,
-    literal,
     or_,
     select,
-    tuple_,
     update,
 )
 
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.store.events import add_receipt
+from thinwire.receiver.store.newest_graphs import BEGIN, Place, after, newest_blob
 from thinwire.receiver.store.queries import of_study
 from thinwire.receiver.store.records import PendingGraph, StoredPrediction, prediction_detail
 from thinwire.receiver.store.stored_studies import prediction_of
@@ -40,12 +38,6 @@ from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey
 from thinwire.shared.storage.database import Database, insert_new
-
-PAGE = 256
-"""Studies in one query, and at most in one transaction."""
-Place = tuple[str, bytes]
-"""(site, study): how far a page reaches. The first one is BEGIN."""
-BEGIN: Place = ("", b"")
 
 
 @dataclass(frozen=True)
@@ -87,14 +79,13 @@ class BundlePredictions:
         with self._database.read() as connection:
             return {BundleId(bundle): count for bundle, count in connection.execute(query)}
 
-    def page(self, after: Place, reader: BundleId, readable: Set[BundleId], drafted: bool) -> ArchivePage | None:
+    def page(self, place: Place, reader: BundleId, readable: Set[BundleId], drafted: bool) -> ArchivePage | None:
         """The page after a place; None after the last one. reader: the bundle whose predictions are wanted. readable:
         bundles whose graphs it reads. drafted: whether its draft is wanted too.
 
         One query of PAGE rows by the primary key: it costs the same in the first study and in the last of millions.
         """
-        page = _after(after).add_columns(_newest_graph(studies).label("blob"))
-        here = page.order_by(studies.c.site, studies.c.study).limit(PAGE).subquery()
+        here = after(place).subquery()
         said, shown = bundle_predictions, predictions
 
         def joined(table: Table) -> ColumnElement[bool]:
@@ -123,7 +114,7 @@ class BundlePredictions:
 
     def add(self, found: Sequence[BundlePrediction]) -> int:
         """Store predictions, in one transaction for each site, and return the number that is new. Idempotent: the first
-        prediction of a bundle from a graph stays, and gets a draft where it had none. Those of a study that was erased
+        prediction of a bundle from a graph stays, and gets a draft where it had none. Those of a graph that was erased
         in the meantime are left out."""
         added = 0
         by_site = sorted(found, key=lambda each: each.graph.site)
@@ -131,9 +122,10 @@ class BundlePredictions:
             rows = [_row(each) for each in group]
             self._step("store.bundle_predictions.before_commit")
             with self._database.write(turn=site) as connection:
-                here = select(studies.c.study).where(studies.c.site == site)
-                kept = set(connection.scalars(here.where(studies.c.study.in_([row["study"] for row in rows]))))
-                if stays := [row for row in rows if row["study"] in kept]:
+                here = select(objects.c.study, objects.c.blob).where(objects.c.site == site)
+                of_these = objects.c.study.in_([row["study"] for row in rows]) & (objects.c.kind == int(Kind.GRAPH))
+                kept = {tuple(each) for each in connection.execute(here.where(of_these))}
+                if stays := [row for row in rows if (row["study"], row["blob"]) in kept]:
                     _add(connection, stays)
                     added += len(stays)
             self._step("store.bundle_predictions.committed")
@@ -162,8 +154,8 @@ class BundlePredictions:
         urgency is computed again, as the clinic may have asked for urgency since. Each change has its signed receipt
         `triaged`, as the first prediction had, so that the clinic shows the urgency that the hub shows.
         """
-        after, passed = BEGIN, 0
-        while keys := self._keys(after):
+        place, passed = BEGIN, 0
+        while keys := self._keys(place):
             changed = 0
             for site, group in groupby(keys, key=lambda key: key[0]):
                 its = [study for _, study in group]
@@ -177,13 +169,12 @@ class BundlePredictions:
                         self._replace(connection, row)
                         changed += 1
                 self._step("store.bundle_predictions.shown")
-            after, passed = keys[-1], passed + len(keys)
+            place, passed = keys[-1], passed + len(keys)
             yield passed, changed
 
-    def _keys(self, after: Place) -> list[Place]:
-        query = _after(after).with_only_columns(studies.c.site, studies.c.study)
+    def _keys(self, place: Place) -> list[Place]:
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(studies.c.site, studies.c.study).limit(PAGE)).all()
+            rows = connection.execute(after(place)).all()
         return [(row.site, row.study) for row in rows]
 
     def _replace(self, connection: Connection, row: Row[Any]) -> None:
@@ -206,19 +197,6 @@ class BundlePredictions:
         keep(connection, site, study)
 
 
-def _after(place: Place) -> Select[Any]:
-    """Studies after a place, by the primary key."""
-    columns = (studies.c.site, studies.c.study, studies.c.bundle, studies.c.urgent_asked)
-    after = tuple_(literal(place[0], studies.c.site.type), literal(place[1], LargeBinary))
-    return select(*columns).where(tuple_(studies.c.site, studies.c.study) > after)
-
-
-def _newest_graph(of: Any) -> Any:
-    """The blob of the newest graph of each study of `of`, as a scalar subquery."""
-    this = and_(objects.c.site == of.c.site, objects.c.study == of.c.study, objects.c.kind == int(Kind.GRAPH))
-    return select(objects.c.blob).where(this).order_by(objects.c.number.desc()).limit(1).scalar_subquery()
-
-
 def _replaceable(bundle: BundleId, site: str, first: bytes, last: bytes) -> Select[Any]:
     """Unread studies of a site, from the first key to the last, whose newest graph has a prediction of this bundle, and
     another one on the worklist."""
@@ -238,7 +216,7 @@ def _replaceable(bundle: BundleId, site: str, first: bytes, last: bytes) -> Sele
             said.c.study <= last,
             said.c.bundle == bundle,
             shown.c.bundle != bundle,
-            said.c.blob == _newest_graph(studies),
+            said.c.blob == newest_blob(studies),
             worklist.c.state == int(ReadingState.NEW),
         )
     )

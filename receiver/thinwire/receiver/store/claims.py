@@ -10,11 +10,23 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
 from thinwire.receiver.store.tables import claims
 from thinwire.shared.clock import Clock
@@ -54,8 +66,10 @@ class Work(NamedTuple):
 
 
 P = TypeVar("P", bound=Piece)
-Free = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
-"""The condition that nobody holds the claim of a (site, study)."""
+Free = Mapping[str, object]
+"""The parameters of a query with the condition `is_free`: of a kind of work, at a moment."""
+ANYBODY: Free = {"claim_kind": "", "claim_after": 0, "claim_until": 0}
+"""With these every piece is free."""
 Find = Callable[[Connection, Free], Sequence[P]]
 """The pieces that are to be claimed, in their order."""
 Rows = Callable[[Sequence[P]], Select[Any]]
@@ -107,7 +121,7 @@ class Claims:
         on this database. Never raises: what is left ends by itself."""
         try:
             with self._database.write(turn="claims") as connection:
-                old = claims.c.until < self._now(connection) - _FORGOTTEN
+                old = claims.c.until < time_of(self._database, self._clock, connection) - _FORGOTTEN
                 connection.execute(delete(claims) if alone else delete(claims).where(old))
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("the claims of work that are left stay until they end: %s", told(error))
@@ -129,20 +143,20 @@ class Claims:
             self._release(claim)
 
     def free(self, connection: Connection, kind: str) -> Free:
-        """The condition that nobody holds a claim now."""
-        return _free(kind, self._now(connection))
+        """The parameters of `is_free` now."""
+        return _free(kind, time_of(self._database, self._clock, connection))
 
     def seconds(self, kind: str, most: float) -> float:
         """Seconds, at most so many, until work of a kind may be free that another worker has now."""
         with self._database.read() as connection:
-            now = self._now(connection)
+            now = time_of(self._database, self._clock, connection)
             first = connection.scalar(select(func.min(claims.c.until)).where(claims.c.kind == kind, _live(now)))
         return most if first is None else min(most, (first - now) / _MICROS)
 
     def _claim(self, kind: str, find: Find[P], rows: Rows[P]) -> Claim[P]:
         holder = os.urandom(16)
         with self._database.write(turn=holder.hex()) as connection:
-            now = self._now(connection)
+            now = time_of(self._database, self._clock, connection)
             found = find(connection, _free(kind, now))
             if found and self._database.shared:
                 # Rows that another worker claims now are left to it. One that has changed meanwhile is looked at
@@ -193,7 +207,7 @@ class Claims:
         # Rows that a result ends now are left out: two transactions would else wait for each other.
         these = select(*key).where(claims.c.holder.in_(holders)).with_for_update(skip_locked=True)
         with self._database.write(turn="claims") as connection:
-            until = self._now(connection) + _LEASE
+            until = time_of(self._database, self._clock, connection) + _LEASE
             connection.execute(update(claims).where(tuple_(*key).in_(these)).values(until=until))
 
     def _release(self, claim: Claim[P]) -> None:
@@ -207,19 +221,23 @@ class Claims:
         except Exception as error:  # noqa: BLE001 - it ends by itself
             log.warning("a claim of work could not be released: %s", told(error))
 
-    def _now(self, connection: Connection) -> int:
-        """Microseconds since 1970."""
-        if self._database.shared:
-            return int(connection.scalar(select(func.extract("epoch", func.clock_timestamp()) * _MICROS)) or 0)
-        return micros(self._clock.now())
+
+def time_of(database: Database, clock: Clock, connection: Connection) -> int:
+    """Microseconds since 1970 by the database's machine; clock: for SQLite, which is on this one."""
+    if database.shared:
+        return int(connection.scalar(select(func.extract("epoch", func.clock_timestamp()) * _MICROS)) or 0)
+    return micros(clock.now())
+
+
+def is_free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that nobody holds the claim of a piece; with parameters, so that a query is made once."""
+    same = and_(claims.c.kind == bindparam("claim_kind"), claims.c.site == site, claims.c.study == study)
+    live = claims.c.until.between(bindparam("claim_after"), bindparam("claim_until"))
+    return ~exists().where(same, live)
 
 
 def _free(kind: str, now: int) -> Free:
-    def free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElement[bool]:
-        same = and_(claims.c.kind == kind, claims.c.site == site, claims.c.study == study)
-        return ~exists().where(same, _live(now))
-
-    return free
+    return {"claim_kind": kind, "claim_after": now + 1, "claim_until": now + _LEASE}
 
 
 def _live(now: int) -> ColumnElement[bool]:

@@ -40,7 +40,8 @@ TOGETHER_SECONDS = 0.05
 """In which commits share a NOTIFY."""
 _OVERLAP_SECONDS = 180.0
 """Age of the events that are looked at again: PostgreSQL's numbers are not in the order of commits."""
-_AGAIN_SECONDS = 5.0
+AGAIN_SECONDS = 5.0
+"""Until the next attempt, where PostgreSQL does not answer."""
 _CHANNEL = "thinwire"
 _LONGEST = 7000
 """Bytes of one NOTIFY (PostgreSQL: less than 8000)."""
@@ -167,11 +168,10 @@ class News:
                 self._listen_on_one()
             except Exception as error:  # noqa: BLE001 - all that waits in this process depends on this loop
                 log.error("news of other processes is late: %s", told(error))
-                self._stop.wait(_AGAIN_SECONDS)
+                self._stop.wait(AGAIN_SECONDS)
 
     def _listen_on_one(self) -> None:
         with contextlib.closing(self._database.engine.raw_connection()) as pooled:
-            # Before it leaves the pool, which knows the driver's.
             connection: Any = pooled.driver_connection
             pooled.detach()
             connection.autocommit = True
@@ -193,7 +193,7 @@ class News:
             self._stop.wait(TOGETHER_SECONDS)
             self._sending.clear()
             if not self._send_unsent():
-                self._stop.wait(_AGAIN_SECONDS)
+                self._stop.wait(AGAIN_SECONDS)
                 self._sending.set()
         self._send_unsent()
 
@@ -202,7 +202,7 @@ class News:
             unsent, self._unsent = self._unsent, set()
         try:
             with self._database.engine.begin() as connection:
-                for payload in _payloads(self._me, unsent):
+                for payload in payloads(self._me, unsent):
                     connection.execute(select(func.pg_notify(_CHANNEL, payload)))
         except Exception as error:  # noqa: BLE001 - the slow look of the others finds it
             log.warning("other processes hear late of a change: %s", told(error))
@@ -212,7 +212,7 @@ class News:
         return True
 
 
-def _payloads(sender: str, topics: Set[str]) -> Iterator[str]:
+def payloads(sender: str, topics: Set[str]) -> Iterator[str]:
     payload = sender
     for topic in sorted(topics):
         if len(payload) + 1 + len(topic) > _LONGEST:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from thinwire.receiver.store import full_text
 from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.parked import parked_table
-from thinwire.shared.storage.database import alike, only_added
+from thinwire.shared.storage.database import Number, alike, only_added
 from thinwire.shared.storage.migrations import Schema
 
 VERSION = 13
@@ -414,6 +414,26 @@ audit_exports = Table(
 )
 parked = parked_table(TABLES)
 # Streams of sites.
+replicas = Table(
+    "replicas",
+    TABLES,
+    Column("replica", String(32), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("written_at", BigInteger, nullable=False),
+    # JSON of the links, as in links.json.
+    Column("links", String),
+)
+streams = Table(
+    "streams",
+    TABLES,
+    Column("number", Number, primary_key=True),
+    Column("site", _site, nullable=False),
+    Column("replica", String(32), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Index("streams_site", "site", "number"),
+    Index("streams_replica", "replica"),
+)
 # Pieces of partial objects; bundles.
 # Claims of work.
 claims = Table(
@@ -455,6 +475,29 @@ certificates = Table(
     # Of the next one, until it connects: the digest of the request, and the answer, which may be asked for again.
     Column("request", LargeBinary(32)),
     Column("certificate", LargeBinary),
+)
+hub_keys = Table(
+    "hub_keys",
+    TABLES,
+    # Of what is public of the key.
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("registered_at", BigInteger, nullable=False),
+    Column("in_use_at", BigInteger),
+    Column("retired_at", BigInteger),
+    # Of an authority.
+    Column("expires_at", BigInteger),
+)
+# The newest keys of the hub that a clinic has confirmed.
+key_holders = Table(
+    "key_holders",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("authority", Integer, nullable=False),
+    Column("sealing", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
 )
 # Retention, holds and tombstones.
 removals = Table(

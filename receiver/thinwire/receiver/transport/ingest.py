@@ -172,8 +172,10 @@ class IngestSession:
                 if up.hello.audit_head:
                     self._store.record_anchor(self.site, up.hello.audit_head)
                 store = None if self._told is None else _store(self._told)
-                head = self._new_head()
-                welcome = wire.Welcome(version=VERSION, store=store, takes_additions=TAKES_ADDITIONS, audit_head=head)
+                head, keys = self._new_head(), self._new_keys(up.hello)
+                welcome = wire.Welcome(
+                    version=VERSION, store=store, takes_additions=TAKES_ADDITIONS, audit_head=head, hub_keys=keys
+                )
                 return [wire.Down(welcome=welcome), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
@@ -184,6 +186,9 @@ class IngestSession:
                 self._store.record_delivered(self.site, Digest(up.receipt_taken.receipt))
                 # Else it would hold the digests of ever more answers, where no other receipt is made for the site.
                 return self.new_messages() if len(self._sent_receipts) > MOST_RECEIPTS else []
+            case "keys_taken":
+                self._store.record_keys_taken(self.site, Digest(up.keys_taken.list))
+                return []
             case "escalate":
                 return self._escalate(StudyKey(up.escalate.study))
             case _:
@@ -426,6 +431,16 @@ class IngestSession:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
         return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+
+    def _new_keys(self, hello: wire.Hello) -> bytes:
+        """The list of the hub's keys for a clinic that has another one; empty for one that has it, or takes none."""
+        keys = self._store.hub_keys()
+        if not keys or not hello.HasField("hub_keys"):
+            return b""
+        if hello.hub_keys.list != digest(keys):
+            return keys
+        self._store.record_keys_taken(self.site, Digest(hello.hub_keys.list))
+        return b""
 
     def _new_head(self) -> bytes:
         """The head of the audit log for the clinic to keep, at most once in HEAD_SECONDS; empty if it has this one."""

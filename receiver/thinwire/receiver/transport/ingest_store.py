@@ -58,6 +58,14 @@ class IngestStore(EpochKeys, Protocol):
         """
         ...
 
+    def hub_keys(self) -> bytes:
+        """The signed list of the hub's keys (`formats.hub_keys`); empty before their first rotation."""
+        ...
+
+    def record_keys_taken(self, site: SiteName, taken: Digest) -> None:
+        """Record that a site has the list of this digest; another than the present one is ignored."""
+        ...
+
     def connect(self, site: SiteName, certificate: bytes) -> None:
         """A site connects with this certificate, PEM: its used token is not answered any more. If it is the next one,
         it is in force, and the one before is refused. Raises NotEnrolled for an unknown or revoked site, and for a

@@ -33,6 +33,8 @@ class SiteLink:
     rate: float = 0.0
     """Bytes of objects per second over the last seconds."""
     arriving: tuple[IncomingObject, ...] = ()
+    replica: str = ""
+    """The name of the replica to which it is connected; empty where there is one alone."""
 
 
 @dataclass
@@ -64,7 +66,7 @@ def read_status(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
     try:
         facts, at = status_file.read_status(data / FILE, VERSION)
         serves = bool(facts["serves"]) and timedelta(0) <= now - at < _FRESH
-        links = [_read(link, serves) for link in facts["links"]]
+        links = [from_json(link, serves) for link in facts["links"]]
     except (ValueError, KeyError, TypeError, AttributeError):
         return False, []
     return serves, links
@@ -91,10 +93,12 @@ def as_json(link: SiteLink) -> dict[str, Any]:
         "seen": link.last_heard.isoformat(),
         "rate": round(link.rate),
         "arriving": arriving,
+        **({"replica": link.replica} if link.replica else {}),
     }
 
 
-def _read(facts: dict[str, Any], serves: bool) -> SiteLink:
+def from_json(facts: dict[str, Any], serves: bool = True) -> SiteLink:
+    """Of `as_json`. serves: whether the process lives. Raises ValueError, KeyError, TypeError, AttributeError."""
     arriving = [
         IncomingObject(
             StudyKey(bytes.fromhex(each["study"])), Kind[each["kind"].upper()], int(each["durable"]), int(each["bytes"])
@@ -109,4 +113,5 @@ def _read(facts: dict[str, Any], serves: bool) -> SiteLink:
         moment(facts["seen"]),
         float(facts["rate"]) if connected else 0.0,
         tuple(arriving),
+        str(facts.get("replica", "")),
     )

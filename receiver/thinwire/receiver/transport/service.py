@@ -18,17 +18,20 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from thinwire.receiver.config import LinkLimits
 from thinwire.receiver.store.history import HISTORY
 from thinwire.receiver.store.news import ACCESS, News
+from thinwire.receiver.store.streams import Streams, of_stream
 from thinwire.receiver.transport.front import Front
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
 from thinwire.receiver.transport.ingest_store import IngestStore
 from thinwire.receiver.transport.limits import SiteLimits
-from thinwire.receiver.transport.link_status import RateMeter, SiteLink
+from thinwire.receiver.transport.link_status import SiteLink
+from thinwire.receiver.transport.site_stream import SiteStream
 from thinwire.receiver.transport.store_calls import StoreCalls
+from thinwire.receiver.transport.stream_leases import StreamLeases
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
-from thinwire.shared.errors import HubBusy, NotEnrolled, ProtocolBroken, Retryable, ThinwireError, as_ours, told
-from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.errors import LinkLost, NotEnrolled, ProtocolBroken, as_ours, told
+from thinwire.shared.identifiers import SiteName
 from thinwire.shared.listening.guard import ListenerGuard, Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
@@ -40,8 +43,6 @@ log = logging.getLogger(__name__)
 _SERVICE = wire.DESCRIPTOR.services_by_name["Hub"].full_name
 CHECK_AGAIN_SECONDS = 1.0
 """Seconds until the access of open streams is checked again, where the store could not be read."""
-NEWS_AGAIN_SECONDS = 5.0
-"""Seconds until a stream reads its news again, where the store could not be read."""
 DRAIN_SECONDS = 10.0
 """Seconds for a clinic to end its session after a refusal."""
 _LONGEST_REQUEST = 4096
@@ -69,7 +70,7 @@ _OPTIONS = (
 
 class HubServer(HubServicer):
     """inbox, store: shared by all streams. identity: the server's certificate and key. authority_pem: the hub's own
-    authority, whose certificates alone may call, health and reflection included. reflects: whether the reflection
+    authorities, whose certificates alone may call, health and reflection included. reflects: whether the reflection
     service is offered. guard: of the port for clinics."""
 
     def __init__(
@@ -84,7 +85,9 @@ class HubServer(HubServicer):
         limits: SiteLimits | None = None,
         reflects: bool = False,
         guard: ListenerGuard | None = None,
+        streams: Streams | None = None,
     ) -> None:
+        """streams: those of all replicas; None for a hub without others."""
         self._guard = guard or Listeners().guard("link", LinkLimits(), DESCRIPTORS)
         self._front: Front | None = None
         self._store = store
@@ -103,6 +106,9 @@ class HubServer(HubServicer):
         self._unsure = False
         """Whether the access of open streams is to be checked."""
         self._calls: StoreCalls | None = None
+        self._of_replicas = streams
+        self._leases: StreamLeases | None = None
+        self._doing = set[asyncio.Task[None]]()
         self._streams: dict[SiteName, SiteStream] = {}
         self._past: dict[SiteName, SiteLink] = {}
         self._server: grpc.aio.Server | None = None
@@ -112,6 +118,8 @@ class HubServer(HubServicer):
         """Listen on HOST:PORT; returns the port, which the system chooses for 0. Raises BadConfiguration."""
         self._loop = asyncio.get_running_loop()
         self._calls = StoreCalls()
+        if self._of_replicas is not None:
+            self._leases = StreamLeases(self._of_replicas, self._calls)
         self._unsubscribe = self._subscribe(self._heard)
         self._front = Front(self._guard, listen)
         self._server = grpc.aio.server(options=_OPTIONS)
@@ -122,9 +130,14 @@ class HubServer(HubServicer):
         self._server.add_secure_port(self._front.address, self._credentials)
         await self._server.start()
         await self._front.start()
-        for name in ("", _SERVICE):
-            await self._health.set(name, HealthCheckResponse.SERVING)
+        await self.set_serving(True)
         return self._front.port
+
+    async def set_serving(self, serves: bool) -> None:
+        """What gRPC health says; not serving, as when the disk is full, ends no stream."""
+        status = HealthCheckResponse.SERVING if serves else HealthCheckResponse.NOT_SERVING
+        for name in ("", _SERVICE):
+            await self._health.set(name, status)
 
     async def stop(self, grace: float = 1.0) -> None:
         """End every session; received bytes are durable when this returns. grace: seconds for calls to end."""
@@ -139,6 +152,8 @@ class HubServer(HubServicer):
             await self._front.stop()
         for stream in streams:
             await stream.ended.wait()
+        while self._doing:
+            await asyncio.wait(self._doing)
         if self._calls is not None:
             self._calls.close()
 
@@ -154,9 +169,24 @@ class HubServer(HubServicer):
         now = {site: stream.link for site, stream in self._streams.items()}
         return [each for _, each in sorted({**self._past, **now}.items())]
 
-    def _end(self, site: SiteName) -> None:
-        link = self._streams.pop(site).link
-        self._past[site] = replace(link, connected=False, since=self._clock.now(), rate=0.0, arriving=())
+    async def _supersede(self, site: SiteName, lease: int = 0) -> None:
+        """End the open stream of a site: the clinic dialled again before its old connection was found dead. Raises
+        LinkLost where that stream has a newer lease."""
+        while before := self._streams.get(site):
+            if lease and before.lease > lease:
+                raise LinkLost("another stream of this site took over")
+            await before.supersede()
+
+    def _end(self, stream: SiteStream) -> None:
+        site = stream.session.site
+        if self._streams.get(site) is stream:
+            del self._streams[site]
+        self._past[site] = replace(stream.link, connected=False, since=self._clock.now(), rate=0.0, arriving=())
+        self._release(stream.lease)
+
+    def _release(self, lease: int) -> None:
+        if self._leases is not None:
+            self._do(self._leases.release(lease))
 
     def _heard(self, topics: Set[str], _by_others: bool) -> None:
         if topics and self._loop is not None and not self._loop.is_closed():
@@ -164,15 +194,40 @@ class HubServer(HubServicer):
 
     def _tell(self, topics: Set[str]) -> None:
         """Wake the streams that these news are for."""
-        for site in topics & self._streams.keys():
-            self._streams[SiteName(site)].hear()
+        for topic in topics & self._streams.keys():
+            self._streams[SiteName(topic)].hear()
         if HISTORY in topics:
             for stream in self._streams.values():
                 stream.hear(history=True)
+        if self._leases is not None and (changed := {site for each in topics if (site := of_stream(each))}):
+            self._leases.heard(changed)
+            self._check_replaced(changed & self._streams.keys())
         if ACCESS in topics:
             self._unsure = True
             if self._checking is None or self._checking.done():
                 self._checking = asyncio.create_task(self._check_access())
+
+    def _do(self, act: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(act)
+        self._doing.add(task)
+        task.add_done_callback(self._doing.discard)
+
+    def check_replaced(self) -> None:
+        """End every stream whose site has a newer one on another replica."""
+        self._check_replaced(None)
+
+    def _check_replaced(self, sites: Set[SiteName] | None) -> None:
+        if self._leases is not None and (sites or sites is None):
+            self._do(self._end_replaced(self._leases, sites))
+
+    async def _end_replaced(self, leases: StreamLeases, sites: Set[SiteName] | None) -> None:
+        try:
+            for site, number in (await leases.replaced(sites)).items():
+                stream = self._streams.get(site)
+                if stream is not None and stream.lease < number:
+                    await stream.supersede()
+        except Exception as error:  # noqa: BLE001 - looked at again with the next news, and every half minute
+            log.error("streams of other replicas are not checked: %s", told(error))
 
     async def _check_access(self) -> None:
         """End the streams of sites whose access is revoked, or which joined anew, by any process."""
@@ -240,13 +295,18 @@ class HubServer(HubServicer):
                 raise NotEnrolled("a join token allows only enrolment")
             await self._calls.call(self._store.connect, peer.name, presented)
             self._front.prove(context.peer())
-            while before := self._streams.get(peer.name):
-                # The clinic dialled again before its old connection was found dead.
-                await before.supersede()
-            session = IngestSession(peer.name, self._inbox, self._store, self._clock, self._disk, self._limits)
-            stream = self._streams[peer.name] = SiteStream(
-                session, certificate, context, self._clock, self._calls, lambda: self._end(peer.name)
-            )
+            await self._supersede(peer.name)
+            lease = 0 if self._leases is None else await self._leases.take(peer.name)
+            try:
+                await self._supersede(peer.name, lease)
+                session = IngestSession(peer.name, self._inbox, self._store, self._clock, self._disk, self._limits)
+                stream = SiteStream(
+                    session, certificate, context, lease, self._clock, self._calls, lambda: self._end(stream)
+                )
+            except BaseException:
+                self._release(lease)
+                raise
+            self._streams[peer.name] = stream
             log.info("site %s connected", peer.name)
             await stream.run()
         except grpc.aio.AbortError:
@@ -263,177 +323,6 @@ class HubServer(HubServicer):
             await context.abort(status_of(ours), str(ours))
         finally:
             self._front.doubt(context.peer())
-
-
-class SiteStream:
-    """One clinic's gRPC stream: its messages, what the hub tells of its own accord, its end. An idle one is one task,
-    which waits for a message, and has no timer."""
-
-    __slots__ = (
-        *("session", "certificate", "ended", "_calls", "_clock", "_meter", "_since", "_seen", "_context", "_on_end"),
-        *(
-            "_superseded",
-            "_refused",
-            "_task",
-            "_loop",
-            "_turn",
-            "_present",
-            "_timer",
-            "_beside",
-            "_news",
-            "_telling",
-            "_over",
-        ),
-    )
-
-    def __init__(
-        self,
-        session: IngestSession,
-        certificate: Digest,
-        context: Any,
-        clock: Clock,
-        calls: StoreCalls,
-        on_end: Callable[[], object],
-    ) -> None:
-        self.session = session
-        self.certificate = certificate
-        self.ended = asyncio.Event()
-        self._calls = calls
-        self._clock = clock
-        self._meter = RateMeter(clock.monotonic())
-        self._since = self._seen = clock.now()
-        self._context = context
-        self._on_end = on_end
-        self._superseded = False
-        self._refused: ThinwireError | None = None
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._turn = asyncio.Lock()
-        """Of the session, whose calls are made one at a time, and of what they tell the clinic."""
-        self._present: asyncio.Future[list[wire.Down]] | None = None
-        """The last call of the session. It goes on where its caller is cancelled."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._beside: set[asyncio.Task[None]] = set()
-        self._news: set[Callable[[], list[wire.Down]]] = set()
-        self._telling = self._over = False
-
-    @property
-    def link(self) -> SiteLink:
-        """The present status."""
-        rate = self._meter.read(self._clock.monotonic(), self.session.received)
-        return SiteLink(self.session.site, True, self._since, self._seen, rate, tuple(self.session.arriving))
-
-    async def run(self) -> None:
-        """Runs until the clinic ends it, the link is lost, or a newer stream of the site replaces it."""
-        try:
-            while (up := await self._context.read()) is not grpc.aio.EOF:
-                self._seen = self._clock.now()
-                self._rest_no_more()
-                await self._receive(up)
-                self._rest()
-        except asyncio.CancelledError:
-            if self._refused is not None and self._task is not None:
-                self._task.uncancel()
-                raise self._refused from None
-            if self._superseded:
-                await self._context.abort(grpc.StatusCode.ABORTED, "another stream of this site took over")
-            raise
-        finally:
-            self._over = True
-            self._rest_no_more()
-            for each in self._beside:
-                each.cancel()
-            closing = self._loop.create_task(self._close())
-            _CLOSING.add(closing)
-            closing.add_done_callback(_CLOSING.discard)
-
-    def hear(self, history: bool = False) -> None:
-        """The store has something new for the site. history: the store in time, not receipts or requests."""
-        self._news.add(self.session.new_history if history else self.session.new_messages)
-        if not (self._telling or self._over):
-            self._telling = True
-            self._do(self._tell())
-
-    def refuse(self, error: ThinwireError) -> None:
-        """End this stream with an error; it reads no further message."""
-        if self._refused is None and self._task is not None:
-            self._refused = error
-            self._task.cancel()
-
-    async def supersede(self) -> None:
-        """End this stream for a newer one; returns when its received bytes are durable."""
-        self._superseded = True
-        if self._task is not None:
-            self._task.cancel()
-        await self.ended.wait()
-
-    async def _receive(self, up: wire.Up) -> None:
-        # The others are told busy; what is under way waits, and reads no further message meanwhile.
-        patient = up.WhichOneof("message") not in ("hello", "offer")
-        async with self._turn:
-            try:
-                await self._answer(self.session.receive, up, patient=patient)
-            except HubBusy as error:
-                for down in self.session.put_off(up, error):
-                    await self._context.write(down)
-
-    async def _tell(self) -> None:
-        try:
-            while self._news:
-                act = self._news.pop()
-                async with self._turn:
-                    await self._answer(act, patient=True)
-        except Retryable as error:
-            log.warning("site %s: news is late: %s", self.session.site, error)
-            self._news.add(act)
-            self._loop.call_later(NEWS_AGAIN_SECONDS, self.hear)
-        except Exception as error:  # noqa: BLE001 - as one of the clinic's messages, it ends this stream alone
-            self.refuse(as_ours(error))
-        finally:
-            self._telling = False
-
-    def _rest(self) -> None:
-        """Do what is due when no message comes any more."""
-        self._rest_no_more()
-        if not self._over and (seconds := self.session.due) is not None:
-            self._timer = self._loop.call_later(seconds, lambda: self._do(self._tick()))
-
-    def _rest_no_more(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    async def _tick(self) -> None:
-        try:
-            async with self._turn:
-                await self._answer(self.session.tick, patient=True)
-            self._rest()
-        except Exception as error:  # noqa: BLE001 - as one of the clinic's messages, it ends this stream alone
-            self.refuse(as_ours(error))
-
-    def _do(self, act: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(act)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
-
-    async def _answer(self, act: Callable[..., list[wire.Down]], *arguments: wire.Up, patient: bool) -> None:
-        self._present = self._calls.call(act, *arguments, patient=patient)
-        for down in await asyncio.shield(self._present):
-            await self._context.write(down)
-
-    async def _close(self) -> None:
-        try:
-            if self._present is not None:
-                await asyncio.wait({self._present})
-            await self._calls.call(self.session.close, patient=True)
-        finally:
-            self._on_end()
-            self.ended.set()
-            log.info("site %s disconnected", self.session.site)
-
-
-_CLOSING: set[asyncio.Task[None]] = set()
-"""Tasks of streams that end: the loop alone would not keep them."""
 
 
 def _nothing() -> None:

@@ -31,6 +31,7 @@ from thinwire.shared.errors import (
     UnknownStudy,
     as_ours,
 )
+from thinwire.shared.heartbeats import beat
 from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
@@ -84,9 +85,11 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     context: WebContext = app.state.context
     with closing(Watcher(context)) as app.state.watcher:
         watching = asyncio.create_task(app.state.watcher.run())
+        beating = asyncio.create_task(beat(context.hub.heartbeats, "reading room"))
         yield
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for task in (watching, beating):
+            task.cancel()
+        await asyncio.gather(watching, beating, return_exceptions=True)
 
 
 def _sign_in(request: Request, _error: Exception) -> Response:

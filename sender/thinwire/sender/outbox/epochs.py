@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import delete, insert, select, update
 
+from thinwire.sender.outbox.hub_keys import sealing_key
 from thinwire.sender.outbox.tables import epochs
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EpochKey, new_epoch
@@ -32,7 +33,8 @@ _UNUSED_LIFE = 2 * EPOCH_LIFE
 
 @dataclass(frozen=True)
 class Epochs:
-    """keys: DATA/keys/epochs. Several processes may use one folder at a time."""
+    """keys: DATA/keys/epochs. hub: for a folder without the hub's key beside them. Several processes may use one folder
+    at a time."""
 
     database: Database
     keys: Path
@@ -53,7 +55,9 @@ class Epochs:
         if young:
             return max(young, key=lambda key: (key.created, key.id))
         self.disk.make_folder(self.keys)
-        key, record = new_epoch(self.site, self.hub, self.signing, self.clock, self.random_bytes)
+        # The hub's key may have been rotated since this process started.
+        hub = sealing_key(self.keys.parent) or self.hub
+        key, record = new_epoch(self.site, hub, self.signing, self.clock, self.random_bytes)
         # Without its record a key is not used, so the record comes second.
         self.disk.write(self._key(key.id), key.to_bytes(), "epoch.key")
         self.disk.step("epoch.before_commit")

@@ -31,6 +31,7 @@ from thinwire.sender.outbox.audit_heads import AuditHeads
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.followed_store import FollowedStore, has_bytes, still_holds
+from thinwire.sender.outbox.hub_keys import HubKeyFiles
 from thinwire.sender.outbox.overview import Overview
 from thinwire.sender.outbox.rows import (
     UnreadableEntry,
@@ -72,6 +73,7 @@ class Outbox(FollowedStore):
         super().__init__(data, database, epochs)
         self.overview = Overview(database)
         self.audit_heads = AuditHeads(database, hub_signing)
+        self.hub_keys = HubKeyFiles(data / "keys", epochs.disk, hub_signing)
         # A page of many studies asks for the same receipts every few seconds.
         self._read_receipt = lru_cache(_MOST_VERIFIED)(partial(read_receipt, key=hub_signing))
         self._unoffered: set[Digest] = set()

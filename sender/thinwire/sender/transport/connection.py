@@ -204,7 +204,8 @@ class Uplink:
     def _use(self, identity: Identity) -> None:
         """Connect with this certificate from now on."""
         self._identity = identity
-        self._security = Security(self._address.authority_pem, identity)
+        self._trusted = self._outbox.hub_keys.authorities_pem() or self._address.authority_pem
+        self._security = Security(self._trusted, identity)
 
     def _explained(self, reason: ThinwireError) -> ThinwireError:
         """The reason of a stream's end, in view of the certificate: of one that has ended TLS tells little."""
@@ -265,6 +266,8 @@ class Uplink:
             tcp, self._spare = self._spare or await self._reach(), None
         except ThinwireError as error:
             return error
+        if self._outbox.hub_keys.authorities_pem() not in (None, self._trusted):
+            self._use(self._identity)  # the last stream brought newer keys
         self._counted = 0, 0
         session = UplinkSession(self._outbox, self._clock, self._disk, self._policy, self._used, self._before)
         try:

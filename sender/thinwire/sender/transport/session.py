@@ -105,7 +105,9 @@ class UplinkSession:
     def hello(self) -> wire.Up:
         self.refresh()
         seen, head = wire.Seen(receipt=self._outbox.seen()), self._outbox.audit_heads.kept()
-        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen, audit_head=head))
+        keys = wire.KeysTaken(list=self._outbox.hub_keys.taken())
+        hello = wire.Hello(version=VERSION, software=self._software, seen=seen, audit_head=head, hub_keys=keys)
+        return wire.Up(hello=hello)
 
     def refresh(self) -> None:
         """Read the outbox again: new studies and parts of any process, and which of them may be sent. Raises LinkLost
@@ -178,6 +180,7 @@ class UplinkSession:
                 if down.welcome.HasField("store"):
                     self._store(_history(down.welcome.store))
                 self.refresh()
+                return self._keys(down.welcome.hub_keys)
             case "store":
                 self._store(_history(down.store))
             case "progress":
@@ -222,6 +225,15 @@ class UplinkSession:
         """Keep a head of the hub's audit log. A disk that is full keeps no study from the hub."""
         with self._one_message("audit head"):
             self._outbox.audit_heads.keep(signed)
+
+    def _keys(self, signed: bytes) -> list[wire.Up]:
+        """Use the hub's newer keys, and confirm them."""
+        taken: list[wire.Up] = []  # without it the hub tells them again with its next stream
+        if signed:
+            with self._one_message("hub keys"):
+                if self._outbox.hub_keys.keep(signed):
+                    taken.append(wire.Up(keys_taken=wire.KeysTaken(list=digest(signed))))
+        return taken
 
     def _store(self, history: HubHistory) -> None:
         with self._one_message("hub history"):

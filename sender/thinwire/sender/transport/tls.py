@@ -31,9 +31,9 @@ _NO_AUTO_CHAIN = 0x8
 
 
 class Security:
-    """The TLS credentials of a clinic and its trusted authority, for successive connections.
+    """The TLS credentials of a clinic and its trusted authorities, for successive connections.
 
-    authority_pem: the hub's authority. Raises BadConfiguration for unusable keys.
+    authority_pem: the hub's authorities. Raises BadConfiguration for unusable keys.
     """
 
     def __init__(self, authority_pem: bytes, identity: Identity) -> None:
@@ -44,13 +44,13 @@ class Security:
         self._context.set_mode(_NO_AUTO_CHAIN)
         self._session: SSL.Session | None = None
         try:
-            authority = X509.from_cryptography(x509.load_pem_x509_certificate(authority_pem))
             key = load_pem_private_key(identity.key_pem, None)
             if not isinstance(key, ec.EllipticCurvePrivateKey):
                 raise ValueError("a TLS key that is not on a curve")
             store = self._context.get_cert_store()
             assert store is not None
-            store.add_cert(authority)
+            for authority in x509.load_pem_x509_certificates(authority_pem):
+                store.add_cert(X509.from_cryptography(authority))
             self._context.use_certificate(x509.load_pem_x509_certificate(identity.certificate_pem))
             self._context.use_privatekey(key)
             self._context.check_privatekey()

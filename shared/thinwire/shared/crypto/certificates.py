@@ -59,13 +59,14 @@ def issue(
     life: timedelta,
     serial: int | None = None,
 ) -> x509.Certificate:
-    """An end-entity certificate.
+    """An end-entity certificate, which ends with its issuer at the latest.
 
     purpose: serverAuth or clientAuth, never both, so that a clinic cannot act as the hub. serial: positive and unique;
     random if not given.
     """
     authority = x509.AuthorityKeyIdentifier(_key_identifier(issuer_key.public_key()), None, None)
     number = x509.random_serial_number() if serial is None else serial
+    life = min(life, expiry(issuer) - clock.now())
     builder = (
         _builder(issuer.subject, _name(common_name), key, number, clock, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -130,6 +131,13 @@ def authority_identifier(certificate: x509.Certificate) -> bytes:
     if found is None:
         raise ValueError("no authority key identifier")
     return found
+
+
+def key_identifier(authority: x509.Certificate) -> bytes:
+    """8 bytes: that of an authority, as `authority_identifier` finds it in the certificates that it issued."""
+    key = authority.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return _key_identifier(key)
 
 
 def general_name(name: str) -> x509.GeneralName:

@@ -171,6 +171,11 @@ def peek_epoch(record: bytes) -> EpochId:
     return _parse_record(record)[0]
 
 
+def peek_hub_key(record: bytes) -> bytes:
+    """The id of the hub key that seals a record, 8 bytes; only the form is verified. Raises Forged."""
+    return _parse_record(record)[2]
+
+
 def peek_site(record: bytes) -> SiteName:
     """The site in a record; only the form is verified. Raises Forged."""
     try:

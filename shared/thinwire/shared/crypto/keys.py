@@ -34,7 +34,7 @@ _HUB_PUBLIC = (1184, 32)
 _SUITE = (hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 
 _AUTHORITY_LIFE = timedelta(days=20 * 365)
-_SERVER_LIFE = timedelta(days=2 * 365)
+SERVER_LIFE: Final = timedelta(days=2 * 365)
 _CLIENT_LIFE = timedelta(days=2 * 365)
 _UNRENEWED_LIFE = timedelta(days=10 * 365)
 """Of a clinic of an earlier version, which does not ask for the next certificate."""
@@ -230,7 +230,7 @@ def issue_server(authority: Authority, names: Sequence[str], clock: Clock) -> Id
         raise BadConfiguration("a name of the hub is neither a DNS name nor an IP address") from error
     purpose = ExtendedKeyUsageOID.SERVER_AUTH
     certificate = certificates.issue(
-        *_loaded(authority), HUB_NAME, key.public_key(), alternatives, purpose, clock, _SERVER_LIFE
+        *_loaded(authority), HUB_NAME, key.public_key(), alternatives, purpose, clock, SERVER_LIFE
     )
     return Identity(certificates.pem(certificate), certificates.key_pem(key))
 

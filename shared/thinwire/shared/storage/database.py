@@ -17,11 +17,13 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Dialect,
     Engine,
     Integer,
     MetaData,
     String,
     Table,
+    TypeDecorator,
     create_engine,
     event,
     func,
@@ -30,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as _insert
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from thinwire.shared.errors import BadConfiguration, DatabaseBusy, DiskFull, StorageFailed
@@ -278,9 +280,10 @@ def _engine_at(url: str) -> Engine:
             execution_options={"preserve_rowcount": True},
             connect_args={"connect_timeout": 10, "options": options, "application_name": "thinwire", **quiet},
         )
-        event.listen(engine, "connect", _require_utf8)
+        # Before SQLAlchemy's own first questions, which it cannot read in another encoding.
+        event.listen(engine, "connect", _require_utf8, insert=True)
         return engine
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise BadConfiguration("the database's URL cannot be read", _CORRECT) from None
     except ImportError:
         raise BadConfiguration("this installation has no driver for PostgreSQL", "Install thinwire[cluster].") from None
@@ -336,6 +339,17 @@ def is_postgresql(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+class _Text(TypeDecorator[str]):
+    """Text as SQLite keeps it. PostgreSQL takes no NUL, which others' texts have, such as the padded one of a PACS."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        del dialect
+        return value if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def alike(tables: MetaData) -> None:
     """Give columns in PostgreSQL the meaning that they have in SQLite: whole numbers of 64 bits, and text of any length
     in the order of its bytes."""
@@ -343,7 +357,32 @@ def alike(tables: MetaData) -> None:
         if type(column.type) is Integer:
             column.type = Integer().with_variant(BigInteger(), "postgresql")
         elif type(column.type) is String:
-            column.type = String(column.type.length).with_variant(String(collation="C"), "postgresql")
+            column.type = String(column.type.length).with_variant(_Text(collation="C"), "postgresql")
+
+
+def make_alike(connection: Connection) -> None:
+    """After a migration of PostgreSQL's tables: what `alike` says, for the columns that the revisions added."""
+    query = text(
+        "SELECT table_name, column_name, data_type = 'integer' AS number FROM information_schema.columns "
+        "WHERE table_schema = current_schema() AND table_name <> 'alembic_version' "
+        "AND (data_type = 'integer' OR data_type = 'character varying' "
+        "AND (collation_name IS DISTINCT FROM 'C' OR character_maximum_length IS NOT NULL))"
+    )
+    quote = connection.dialect.identifier_preparer.quote
+    for table, column, number in connection.execute(query).all():
+        new = "bigint" if number else 'character varying COLLATE "C"'
+        connection.execute(text(f"ALTER TABLE {quote(table)} ALTER COLUMN {quote(column)} TYPE {new}"))
+
+
+def count_on(connection: Connection, tables: MetaData) -> None:
+    """Let PostgreSQL count its numbers on from the rows that were copied with theirs; SQLite looks at the rows."""
+    if not is_postgresql(connection):
+        return
+    for table in tables.sorted_tables:
+        column = table.autoincrement_column
+        if column is not None:
+            last = select(func.coalesce(func.max(column), 0) + 1).scalar_subquery()
+            connection.execute(select(func.setval(func.pg_get_serial_sequence(table.name, column.name), last, False)))
 
 
 def only_added(table: Table, connection: Connection, unless: str = "", **_: Any) -> None:
@@ -414,8 +453,8 @@ def translated() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise DatabaseBusy("every connection to the database is in use") from error
-    except (DatabaseError, sqlite3.DatabaseError) as error:
-        original = error.orig if isinstance(error, DatabaseError) else error
+    except (DBAPIError, sqlite3.DatabaseError) as error:
+        original = error.orig if isinstance(error, DBAPIError) else error
         # The errors' own texts may quote a row.
         ours = _of_sqlite(original) if isinstance(original, sqlite3.Error) else _of_postgresql(original)
         if ours is None:
@@ -435,6 +474,8 @@ def _of_sqlite(error: sqlite3.Error) -> Exception | None:
 
 
 _FULL, _READ_ONLY, _DAMAGED = ("53100",), ("25006", "58030", "42501"), ("XX001", "XX002")
+_LOST = ("OperationalError", "InterfaceError", "ConnectionTimeout")
+"""The driver's errors without SQLSTATE for a connection that cannot be made or was lost."""
 _BUSY = ("08", "40", "53", "55P03", "57")
 """SQLSTATEs (PostgreSQL, Appendix A), or the classes with which they begin: no connection, a rollback for another's
 sake, no resources, a lock in use, a server that stops or starts."""
@@ -443,11 +484,22 @@ sake, no resources, a lock in use, a server that stops or starts."""
 def _of_postgresql(error: BaseException | None) -> Exception | None:
     state = getattr(error, "sqlstate", None)
     if state in _FULL:
-        return DiskFull("no space for the database")
+        return DiskFull("no space for the database", "Free space on the disk of the PostgreSQL server, then repeat.")
     if state in _DAMAGED:
-        return damaged()
+        return StorageFailed(
+            "the database is damaged",
+            "Nothing was changed. Stop every process of the hub, keep a copy of the PostgreSQL server's files, and "
+            "restore it from its backup.",
+        )
     if state in _READ_ONLY:
-        return StorageFailed("the database cannot be read or written")
-    if (state is None and type(error).__name__ == "OperationalError") or str(state).startswith(_BUSY):
-        return DatabaseBusy("the database does not answer, or others write to it")
+        return StorageFailed(
+            "the database cannot be read or written",
+            "See whether PostgreSQL's disk fails, and whether `database` names the primary server (no standby) and a "
+            "user who owns the tables; then repeat.",
+        )
+    if (state is None and type(error).__name__ in _LOST) or str(state).startswith(_BUSY):
+        return DatabaseBusy(
+            "the database does not answer, or others write to it",
+            "Nothing is lost: repeat it. If it lasts, see whether PostgreSQL runs and takes this hub's connections.",
+        )
     return None

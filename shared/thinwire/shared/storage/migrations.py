@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, text
 
-from thinwire.shared.errors import BadConfiguration, DiskFull
+from thinwire.shared.errors import BadConfiguration, DatabaseBusy, DiskFull
 from thinwire.shared.storage.database import (
     Database,
     Place,
@@ -27,6 +27,7 @@ from thinwire.shared.storage.database import (
     exclude,
     held,
     is_postgresql,
+    make_alike,
     translated,
 )
 from thinwire.shared.storage.durable import Disk
@@ -61,6 +62,61 @@ def create_database(place: Place, schema: Schema) -> None:
             _number(connection, schema.version)
 
 
+@contextlib.contextmanager
+def unfinished_copy(place: Place, schema: Schema, empty: Callable[[Connection], object]) -> Iterator[Database]:
+    """A new database into which rows are copied, or one of an interrupted copy with the rows that it has. Until
+    `finish_copy` no process opens it as a database. empty: called once on the new tables. Raises BadConfiguration where
+    a finished database is."""
+    if isinstance(place, Path):
+        place.touch(mode=0o600)
+    engine = engine_of(place)
+    with _closed(engine):
+        with translated(), engine.begin() as connection:
+            if not inspect(connection).has_table(_UNFINISHED):
+                if version_of(connection) is not None:
+                    raise BadConfiguration("the database already holds a hub", "Name an empty database.")
+                _excluded(connection)
+                connection.execute(text(f"CREATE TABLE {_UNFINISHED} (version INTEGER)"))
+                schema.tables.create_all(connection)
+                empty(connection)
+                _alembic(command.stamp, connection, schema)
+                _number(connection, schema.version)
+            elif connection.scalar(_VERSION) != f"{schema.version:04}":
+                raise BadConfiguration(
+                    "another version of thinwire began the copy into this database", "Empty the database, then repeat."
+                )
+        yield Database(place if isinstance(place, Path) else None, engine)
+
+
+def finish_copy(connection: Connection) -> None:
+    """In the last transaction of a copy: the database is one like any other from its commit on."""
+    connection.execute(text(f"DROP TABLE {_UNFINISHED}"))
+
+
+def is_unfinished(place: Place) -> bool:
+    """Whether rows were copied into a database and `finish_copy` was not reached."""
+    engine = engine_of(place)
+    with _closed(engine), translated(), engine.connect() as connection:
+        return inspect(connection).has_table(_UNFINISHED)
+
+
+def require_unused(place: Place) -> None:
+    """Raises BadConfiguration where a process uses a PostgreSQL database."""
+    engine = engine_of(place)
+    with _closed(engine), translated(), engine.begin() as connection:
+        _excluded(connection)
+
+
+def drop_tables(place: Place, schema: Schema) -> None:
+    """Empty a PostgreSQL database of the hub, finished or not. Raises BadConfiguration where a process uses it."""
+    engine = engine_of(place)
+    with _closed(engine), translated(), engine.begin() as connection:
+        _excluded(connection)
+        schema.tables.drop_all(connection)
+        for name in ("alembic_version", _UNFINISHED):
+            connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+
+
 def open_database(place: Place, schema: Schema) -> Database:
     """A database of this version. Raises BadConfiguration for one that is missing or of another version, DatabaseBusy.
     Every later connection to PostgreSQL raises the same."""
@@ -83,13 +139,21 @@ def found_version(place: Place) -> int | None:
         engine = create_engine(f"sqlite:///{place}")  # without the pragmas of `engine_of`, which write
     else:
         engine = engine_of(place)
-    with _closed(engine), translated(), engine.connect() as connection:
-        return version_of(connection)
+    try:
+        with _closed(engine), translated(), engine.connect() as connection:
+            return version_of(connection)
+    except DatabaseBusy as error:
+        if not isinstance(place, Path):
+            # For the administrator at a start; clinics are told the error alone. It names no password.
+            log.warning("PostgreSQL: %s", str(getattr(error.__cause__, "orig", "")).partition("\n")[0])
+        raise
 
 
 def version_of(connection: Connection) -> int | None:
     """None for a database without tables. Raises StorageFailed."""
     names = inspect(connection).get_table_names()
+    if _UNFINISHED in names:
+        raise BadConfiguration("the database holds an unfinished copy of a hub", "Repeat the `move` or `restore`.")
     if "alembic_version" in names:
         number = connection.scalar(_VERSION)
         if not str(number).isdecimal():
@@ -100,6 +164,8 @@ def version_of(connection: Connection) -> int | None:
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()) if names else None
 
 
+_UNFINISHED = "unfinished_copy"
+"""The table that a database has while rows are copied into it."""
 _VERSION = text("SELECT version_num FROM alembic_version")
 
 
@@ -180,6 +246,8 @@ def _bring_forward(place: Place, found: int, schema: Schema, disk: Disk, keep: b
             if not inspect(connection).has_table("alembic_version"):
                 _alembic(command.stamp, connection, schema, found)
             _alembic(command.upgrade, connection, schema)
+            if is_postgresql(connection):
+                make_alike(connection)
             _number(connection, schema.version)
         disk.step("migrate.before_commit")
         if not keep:

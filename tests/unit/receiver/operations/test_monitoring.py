@@ -1,6 +1,10 @@
-"""/metrics and /healthz of a hub with studies, and its log as JSON: counts, and nobody's name."""
+"""/metrics, /healthz and /readyz of a hub with studies, and its log as JSON: counts, and nobody's name."""
 
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,21 +17,26 @@ from tests.support.machine_results import image_file
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.operations import health
 from thinwire.receiver.operations.backup import record_taken
+from thinwire.receiver.operations.health import Health
 from thinwire.receiver.operations.metrics import Counts
-from thinwire.receiver.operations.monitoring import health, monitoring
+from thinwire.receiver.operations.monitoring import monitoring
+from thinwire.receiver.pipeline import INFERENCE
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.history import begin_generation
+from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import Bundle
-from thinwire.shared.identifiers import Digest, digest
+from thinwire.shared.heartbeats import STILL, Heartbeats
+from thinwire.shared.identifiers import Digest, SiteName, digest
 from thinwire.shared.storage.durable import Disk
 
 
 def counted(hub: Hub) -> dict[tuple[str, ...], float]:
     """Every sample: (name, then the values of its labels in the order of their names)."""
-    with monitoring(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
+    with monitoring(hub, "127.0.0.1:0", Health(hub, False)) as port, httpx.Client(trust_env=False) as http:
         answer = http.get(f"http://127.0.0.1:{port}/metrics")
     assert answer.status_code == 200
     for secret in ("SYNTHETIC", "PHANTOM", "1.2.826"):
@@ -113,19 +122,88 @@ def test_an_empty_hub_can_be_scraped(hub: Hub) -> None:
     assert counted(hub)["thinwire_triage_seconds_count",] == 0
 
 
-def test_a_hub_that_cannot_take_a_study_is_not_healthy(tmp_path: Path, bundle: Bundle) -> None:
+def asked(hub: Hub, path: str, predicts: bool = False) -> tuple[int, dict[str, Any]]:
+    with (
+        monitoring(hub, "127.0.0.1:0", Health(hub, predicts)) as port,
+        httpx.Client(trust_env=False) as http,
+    ):
+        answer = http.get(f"http://127.0.0.1:{port}{path}")
+    return answer.status_code, answer.json()
+
+
+def test_a_hub_whose_loops_move_is_alive(hub: Hub, clock: FakeClock) -> None:
+    object.__setattr__(hub, "heartbeats", Heartbeats(clock))
+    beat = hub.heartbeats.begin("link", STILL)
+    hub.heartbeats.begin("inference", 600)
+    clock.advance(STILL + 1)
+    assert asked(hub, "/healthz") == (503, {"healthy": False, "stopped": ["link"]})
+    assert counted(hub)["thinwire_loop_seconds", "link"] == STILL + 1
+    beat()
+    assert asked(hub, "/healthz") == (200, {"healthy": True, "stopped": []})
+
+
+def test_a_hub_that_can_take_a_study_is_ready(hub: Hub) -> None:
+    assert asked(hub, "/readyz") == (503, {"ready": False, "reasons": {"started": "the process starts, or stops"}})
+    hub.heartbeats.begin("link", STILL)
+    assert asked(hub, "/readyz") == (200, {"ready": True, "reasons": {}})
+    assert asked(hub, "/readyz", predicts=True)[1]["reasons"] == {"model": "the model is being loaded"}
+    hub.heartbeats.begin(INFERENCE, STILL)
+    assert asked(hub, "/readyz", predicts=True) == (200, {"ready": True, "reasons": {}})
+    assert not any(hub.blobs.pages()), "the probe is removed"
+
+
+@pytest.mark.parametrize(
+    ("damage", "condition", "reason"),
+    [
+        ("UPDATE alembic_version SET version_num = '0099'", "database", "the database has version 0099"),
+        ("DROP TABLE alembic_version", "database", "unexpected error (OperationalError"),
+    ],
+)
+def test_a_hub_that_cannot_use_its_database_is_not_ready(hub: Hub, damage: str, condition: str, reason: str) -> None:
+    hub.heartbeats.begin("link", STILL)
+    with closing(sqlite3.connect(hub.data / "thinwire.db", isolation_level=None)) as database:
+        database.execute(damage)
+    code, said = asked(hub, "/readyz")
+    assert (code, list(said["reasons"])) == (503, [condition])
+    assert said["reasons"][condition].startswith(reason)
+    assert counted(hub)["thinwire_ready", condition] == 0
+    assert asked(hub, "/healthz")[0] == 200, "a restart would not help"
+
+
+def test_a_hub_on_a_full_disk_is_not_ready(tmp_path: Path, bundle: Bundle) -> None:
     make_hub(tmp_path / "full", bundle.folder, Disk(), FakeClock())
-    with open_hub(tmp_path / "full", FakeClock()) as hub:
-        assert health(hub) == {"database": True, "disk_space": True, "room_on_disk": True}
     with open_hub(tmp_path / "full", FakeClock(), Disk(reserve=1 << 62)) as hub:
-        with monitoring(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
-            answer = http.get(f"http://127.0.0.1:{port}/healthz")
-        assert (answer.status_code, answer.json()) == (
-            503,
-            {"healthy": False, "database": True, "disk_space": False, "room_on_disk": False},
-        )
+        hub.heartbeats.begin("link", STILL)
+        code, said = asked(hub, "/readyz")
+    assert (code, list(said["reasons"])) == (503, ["blobs", "disk"])
+
+
+def test_what_does_not_answer_holds_no_question_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    answers = threading.Event()
+    asked = Health(hub, False)
+    assert asked.ask("disk", lambda: str(answers.wait())) == "it does not answer"
+    answers.set()
+    monkeypatch.setattr(health, "PATIENCE", 30)
+    assert asked.ask("disk", lambda: "") in ("True", "")
+
+
+def test_a_clinic_is_silent_from_its_last_message(hub: Hub, bundle: Bundle, clock: FakeClock) -> None:
+    clinic, ridge = join(hub), join(hub, "ridge")
+    hub.enrolment.enrol(SiteName("never-joined"))
+    clock.advance(3600)
+    keep_study(hub, clinic, bundle, image_file(1), read=False)
+    clock.advance(60)
+    said = {key[1]: value for key, value in counted(hub).items() if key[0] == "thinwire_site_silent_seconds"}
+    assert said == {"north-valley": 60, "ridge": 3660}
+    write_status(hub.data, [SiteLink(ridge.site, True, clock.now(), clock.now())], clock.now())
+    assert counted(hub)["thinwire_site_silent_seconds", "ridge"] == 0
 
 
 def test_a_port_that_is_taken_is_said(hub: Hub) -> None:
-    with monitoring(hub, "127.0.0.1:0") as port, pytest.raises(BadConfiguration), monitoring(hub, f"127.0.0.1:{port}"):
+    with (
+        monitoring(hub, "127.0.0.1:0", Health(hub, False)) as port,
+        pytest.raises(BadConfiguration),
+        monitoring(hub, f"127.0.0.1:{port}", Health(hub, False)),
+    ):
         pass

@@ -34,7 +34,7 @@ def put(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
 @pytest.fixture
 def older(data: Path, hub: Hub, clinic: Clinic, parts: StudyParts, clock: FakeClock, tmp_path: Path) -> Iterator[Hub]:
     """The hub after a study came and an older database was restored: the study's blobs alone are here."""
-    back_up(hub.database, data, tmp_path / "backup", Disk(), clock, lambda _: None, lambda *_: None)
+    back_up(hub.database, hub.blobs, data, tmp_path / "backup", Disk(), clock, lambda _: None, lambda *_: None)
     put(hub, clinic, parts)
     hub.database.close()
     restore(data, tmp_path / "backup", Disk(), clock, lambda _: None, lambda *_: None)

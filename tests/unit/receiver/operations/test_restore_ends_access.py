@@ -32,7 +32,7 @@ def test_links_sessions_and_tokens_of_a_backup_are_ended(data: Path, clock: Fake
         accounts.accept(link, "correct horse battery", "a.lund", "Dr. Anna Lund", no_message)
         session = accounts.start("a.lund", no_message)
         again = accounts.link("a.lund", no_message)
-        back_up(hub.database, data, backup, hub.disk, clock, no_message, quiet)
+        back_up(hub.database, hub.blobs, data, backup, hub.disk, clock, no_message, quiet)
         disk = hub.disk
     restore(data, backup, disk, clock, no_message, quiet)
     with open_hub(data, clock) as restored:

@@ -156,7 +156,7 @@ def test_a_restored_backup_brings_no_erased_study_back(
         clinic = join(hub)
         parts, late = (study_parts(clinic, bundle, seed) for seed in range(2))
         arrives(hub, clinic, parts)
-        back_up(hub.database, data, tmp_path / "backup", Disk(), clock, nothing, nothing)
+        back_up(hub.database, hub.blobs, data, tmp_path / "backup", Disk(), clock, nothing, nothing)
         arrives(hub, clinic, late)
         ask(hub, (clinic.site, parts.study), (clinic.site, late.study))
         Retention(hub).run()
@@ -170,7 +170,7 @@ def test_a_restored_backup_brings_no_erased_study_back(
         assert found(hub) == []
         # The next backup loses the parts as well.
         assert digest(parts.originals.plaintext).hex() in blobs(tmp_path / "backup")
-        back_up(hub.database, data, tmp_path / "backup", Disk(), clock, nothing, nothing)
+        back_up(hub.database, hub.blobs, data, tmp_path / "backup", Disk(), clock, nothing, nothing)
         assert blobs(tmp_path / "backup") == blobs(data)
 
 

@@ -10,6 +10,25 @@ down_revision = "0012"
 def upgrade() -> None:
     """The tables of version 13."""
     # Streams of sites.
+    op.create_table(
+        "replicas",
+        sa.Column("replica", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.Column("written_at", sa.BigInteger(), nullable=False),
+        sa.Column("links", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("replica"),
+    )
+    op.create_table(
+        "streams",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("replica", sa.String(32), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    op.create_index("streams_site", "streams", ["site", "number"])
+    op.create_index("streams_replica", "streams", ["replica"])
     # Pieces of partial objects; bundles.
     # Claims of work.
     op.create_table(
@@ -48,6 +67,27 @@ def upgrade() -> None:
         sa.Column("request", sa.LargeBinary(32), nullable=True),
         sa.Column("certificate", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("site", "fingerprint"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
+    op.create_table(
+        "hub_keys",
+        sa.Column("digest", sa.LargeBinary(32), nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=False),
+        sa.Column("in_use_at", sa.BigInteger(), nullable=True),
+        sa.Column("retired_at", sa.BigInteger(), nullable=True),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("digest"),
+    )
+    op.create_table(
+        "key_holders",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("authority", sa.Integer(), nullable=False),
+        sa.Column("sealing", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site"),
         sa.ForeignKeyConstraint(["site"], ["sites.name"]),
     )
     # Retention, holds and tombstones.

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"thinwire/shared/wire/v1/link.proto\x12\x17thinwire.shared.wire.v1\"o\n\x0bJoinRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\r\n\x05proof\x18\x14 \x01(\x0c\x12\x0e\n\x06renews\x18( \x01(\x08\"X\n\tJoinReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\x0c\n\x04site\x18\x04 \x01(\t\"K\n\x0cRenewRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"!\n\nRenewReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"\x99\x02\n\x02Up\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.HelloH\x00\x12/\n\x05offer\x18\x02 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.OfferH\x00\x12/\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.ChunkH\x00\x12>\n\rreceipt_taken\x18\x04 \x01(\x0b\x32%.thinwire.shared.wire.v1.ReceiptTakenH\x00\x12\x35\n\x08\x65scalate\x18\x05 \x01(\x0b\x32!.thinwire.shared.wire.v1.EscalateH\x00\x42\t\n\x07message\"\x8f\x03\n\x04\x44own\x12\x33\n\x07welcome\x18\x01 \x01(\x0b\x32 .thinwire.shared.wire.v1.WelcomeH\x00\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32!.thinwire.shared.wire.v1.ProgressH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .thinwire.shared.wire.v1.ReceiptH\x00\x12\x33\n\x07refusal\x18\x04 \x01(\x0b\x32 .thinwire.shared.wire.v1.RefusalH\x00\x12<\n\x0ctier_request\x18\x05 \x01(\x0b\x32$.thinwire.shared.wire.v1.TierRequestH\x00\x12\x37\n\tescalated\x18\x06 \x01(\x0b\x32\".thinwire.shared.wire.v1.EscalatedH\x00\x12/\n\x05store\x18\x07 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.StoreH\x00\x42\t\n\x07message\"k\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12+\n\x04seen\x18\x03 \x01(\x0b\x32\x1d.thinwire.shared.wire.v1.Seen\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\"\x17\n\x04Seen\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"S\n\x05Offer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06object\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06urgent\x18\x04 \x01(\x08\x12\x0c\n\x04head\x18\x05 \x01(\x0c\"B\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x61sk\x18\x04 \x01(\x08\"\x1f\n\x0cReceiptTaken\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"\x19\n\x08\x45scalate\x12\r\n\x05study\x18\x01 \x01(\x0c\"v\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\x12-\n\x05store\x18\x02 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.Store\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\x12\x17\n\x0ftakes_additions\x18\x1e \x01(\x08\"\x8b\x01\n\x05Store\x12\x12\n\ngeneration\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x04\x12+\n\x04past\x18\x03 \x03(\x0b\x32\x1d.thinwire.shared.wire.v1.Past\x12/\n\x06\x62\x61\x63kup\x18\x04 \x01(\x0b\x32\x1f.thinwire.shared.wire.v1.Backup\",\n\x04Past\x12\x12\n\ngeneration\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x04\"\x1a\n\x06\x42\x61\x63kup\x12\x10\n\x08position\x18\x01 \x01(\x04\"+\n\x08Progress\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x64urable\x18\x02 \x01(\x04\"-\n\x07Receipt\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\"\x92\x01\n\x07Refusal\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x32\n\x04\x63ode\x18\x02 \x01(\x0e\x32$.thinwire.shared.wire.v1.RefusalCode\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x16\n\x0e\x61gain_after_ms\x18\x05 \x01(\r\x12\r\n\x05limit\x18\x14 \x01(\t\"*\n\x0bTierRequest\x12\r\n\x05study\x18\x01 \x01(\x0c\x12\x0c\n\x04kind\x18\x02 \x01(\r\"\x1a\n\tEscalated\x12\r\n\x05study\x18\x01 \x01(\x0c*\xc8\x02\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x15\n\x11REFUSAL_CODE_BUSY\x10\x01\x12\x1a\n\x16REFUSAL_CODE_DISK_FULL\x10\x02\x12\x1e\n\x1aREFUSAL_CODE_UNKNOWN_EPOCH\x10\x03\x12\x18\n\x14REFUSAL_CODE_DAMAGED\x10\x04\x12\x17\n\x13REFUSAL_CODE_FORGED\x10\x05\x12\x1b\n\x17REFUSAL_CODE_BAD_FORMAT\x10\x06\x12\x1f\n\x1bREFUSAL_CODE_UNKNOWN_BUNDLE\x10\x07\x12\x16\n\x12REFUSAL_CODE_FINAL\x10\x08\x12\x1d\n\x19REFUSAL_CODE_NOT_ENROLLED\x10\t\x12 \n\x1cREFUSAL_CODE_PROTOCOL_BROKEN\x10\n2\xf7\x01\n\x03Hub\x12P\n\x04Join\x12$.thinwire.shared.wire.v1.JoinRequest\x1a\".thinwire.shared.wire.v1.JoinReply\x12I\n\x07\x43onnect\x12\x1b.thinwire.shared.wire.v1.Up\x1a\x1d.thinwire.shared.wire.v1.Down(\x01\x30\x01\x12S\n\x05Renew\x12%.thinwire.shared.wire.v1.RenewRequest\x1a#.thinwire.shared.wire.v1.RenewReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"thinwire/shared/wire/v1/link.proto\x12\x17thinwire.shared.wire.v1\"o\n\x0bJoinRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\r\n\x05proof\x18\x14 \x01(\x0c\x12\x0e\n\x06renews\x18( \x01(\x08\"X\n\tJoinReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\x0c\n\x04site\x18\x04 \x01(\t\"K\n\x0cRenewRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"!\n\nRenewReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"\xd3\x02\n\x02Up\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.HelloH\x00\x12/\n\x05offer\x18\x02 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.OfferH\x00\x12/\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.ChunkH\x00\x12>\n\rreceipt_taken\x18\x04 \x01(\x0b\x32%.thinwire.shared.wire.v1.ReceiptTakenH\x00\x12\x35\n\x08\x65scalate\x18\x05 \x01(\x0b\x32!.thinwire.shared.wire.v1.EscalateH\x00\x12\x38\n\nkeys_taken\x18( \x01(\x0b\x32\".thinwire.shared.wire.v1.KeysTakenH\x00\x42\t\n\x07message\"\x8f\x03\n\x04\x44own\x12\x33\n\x07welcome\x18\x01 \x01(\x0b\x32 .thinwire.shared.wire.v1.WelcomeH\x00\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32!.thinwire.shared.wire.v1.ProgressH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .thinwire.shared.wire.v1.ReceiptH\x00\x12\x33\n\x07refusal\x18\x04 \x01(\x0b\x32 .thinwire.shared.wire.v1.RefusalH\x00\x12<\n\x0ctier_request\x18\x05 \x01(\x0b\x32$.thinwire.shared.wire.v1.TierRequestH\x00\x12\x37\n\tescalated\x18\x06 \x01(\x0b\x32\".thinwire.shared.wire.v1.EscalatedH\x00\x12/\n\x05store\x18\x07 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.StoreH\x00\x42\t\n\x07message\"\xa1\x01\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12+\n\x04seen\x18\x03 \x01(\x0b\x32\x1d.thinwire.shared.wire.v1.Seen\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\x12\x34\n\x08hub_keys\x18( \x01(\x0b\x32\".thinwire.shared.wire.v1.KeysTaken\"\x17\n\x04Seen\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"S\n\x05Offer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06object\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06urgent\x18\x04 \x01(\x08\x12\x0c\n\x04head\x18\x05 \x01(\x0c\"B\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x61sk\x18\x04 \x01(\x08\"\x1f\n\x0cReceiptTaken\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"\x19\n\tKeysTaken\x12\x0c\n\x04list\x18\x01 \x01(\x0c\"\x19\n\x08\x45scalate\x12\r\n\x05study\x18\x01 \x01(\x0c\"\x88\x01\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\x12-\n\x05store\x18\x02 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.Store\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\x12\x17\n\x0ftakes_additions\x18\x1e \x01(\x08\x12\x10\n\x08hub_keys\x18( \x01(\x0c\"\x8b\x01\n\x05Store\x12\x12\n\ngeneration\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x04\x12+\n\x04past\x18\x03 \x03(\x0b\x32\x1d.thinwire.shared.wire.v1.Past\x12/\n\x06\x62\x61\x63kup\x18\x04 \x01(\x0b\x32\x1f.thinwire.shared.wire.v1.Backup\",\n\x04Past\x12\x12\n\ngeneration\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x04\"\x1a\n\x06\x42\x61\x63kup\x12\x10\n\x08position\x18\x01 \x01(\x04\"+\n\x08Progress\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x64urable\x18\x02 \x01(\x04\"-\n\x07Receipt\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\"\x92\x01\n\x07Refusal\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x32\n\x04\x63ode\x18\x02 \x01(\x0e\x32$.thinwire.shared.wire.v1.RefusalCode\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x16\n\x0e\x61gain_after_ms\x18\x05 \x01(\r\x12\r\n\x05limit\x18\x14 \x01(\t\"*\n\x0bTierRequest\x12\r\n\x05study\x18\x01 \x01(\x0c\x12\x0c\n\x04kind\x18\x02 \x01(\r\"\x1a\n\tEscalated\x12\r\n\x05study\x18\x01 \x01(\x0c*\xc8\x02\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x15\n\x11REFUSAL_CODE_BUSY\x10\x01\x12\x1a\n\x16REFUSAL_CODE_DISK_FULL\x10\x02\x12\x1e\n\x1aREFUSAL_CODE_UNKNOWN_EPOCH\x10\x03\x12\x18\n\x14REFUSAL_CODE_DAMAGED\x10\x04\x12\x17\n\x13REFUSAL_CODE_FORGED\x10\x05\x12\x1b\n\x17REFUSAL_CODE_BAD_FORMAT\x10\x06\x12\x1f\n\x1bREFUSAL_CODE_UNKNOWN_BUNDLE\x10\x07\x12\x16\n\x12REFUSAL_CODE_FINAL\x10\x08\x12\x1d\n\x19REFUSAL_CODE_NOT_ENROLLED\x10\t\x12 \n\x1cREFUSAL_CODE_PROTOCOL_BROKEN\x10\n2\xf7\x01\n\x03Hub\x12P\n\x04Join\x12$.thinwire.shared.wire.v1.JoinRequest\x1a\".thinwire.shared.wire.v1.JoinReply\x12I\n\x07\x43onnect\x12\x1b.thinwire.shared.wire.v1.Up\x1a\x1d.thinwire.shared.wire.v1.Down(\x01\x30\x01\x12S\n\x05Renew\x12%.thinwire.shared.wire.v1.RenewRequest\x1a#.thinwire.shared.wire.v1.RenewReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thinwire.shared.wire.v1.link_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSALCODE']._serialized_start=2061
-  _globals['_REFUSALCODE']._serialized_end=2389
+  _globals['_REFUSALCODE']._serialized_start=2220
+  _globals['_REFUSALCODE']._serialized_end=2548
   _globals['_JOINREQUEST']._serialized_start=63
   _globals['_JOINREQUEST']._serialized_end=174
   _globals['_JOINREPLY']._serialized_start=176
@@ -42,39 +42,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWREPLY']._serialized_start=343
   _globals['_RENEWREPLY']._serialized_end=376
   _globals['_UP']._serialized_start=379
-  _globals['_UP']._serialized_end=660
-  _globals['_DOWN']._serialized_start=663
-  _globals['_DOWN']._serialized_end=1062
-  _globals['_HELLO']._serialized_start=1064
-  _globals['_HELLO']._serialized_end=1171
-  _globals['_SEEN']._serialized_start=1173
-  _globals['_SEEN']._serialized_end=1196
-  _globals['_OFFER']._serialized_start=1198
-  _globals['_OFFER']._serialized_end=1281
-  _globals['_CHUNK']._serialized_start=1283
-  _globals['_CHUNK']._serialized_end=1349
-  _globals['_RECEIPTTAKEN']._serialized_start=1351
-  _globals['_RECEIPTTAKEN']._serialized_end=1382
-  _globals['_ESCALATE']._serialized_start=1384
-  _globals['_ESCALATE']._serialized_end=1409
-  _globals['_WELCOME']._serialized_start=1411
-  _globals['_WELCOME']._serialized_end=1529
-  _globals['_STORE']._serialized_start=1532
-  _globals['_STORE']._serialized_end=1671
-  _globals['_PAST']._serialized_start=1673
-  _globals['_PAST']._serialized_end=1717
-  _globals['_BACKUP']._serialized_start=1719
-  _globals['_BACKUP']._serialized_end=1745
-  _globals['_PROGRESS']._serialized_start=1747
-  _globals['_PROGRESS']._serialized_end=1790
-  _globals['_RECEIPT']._serialized_start=1792
-  _globals['_RECEIPT']._serialized_end=1837
-  _globals['_REFUSAL']._serialized_start=1840
-  _globals['_REFUSAL']._serialized_end=1986
-  _globals['_TIERREQUEST']._serialized_start=1988
-  _globals['_TIERREQUEST']._serialized_end=2030
-  _globals['_ESCALATED']._serialized_start=2032
-  _globals['_ESCALATED']._serialized_end=2058
-  _globals['_HUB']._serialized_start=2392
-  _globals['_HUB']._serialized_end=2639
+  _globals['_UP']._serialized_end=718
+  _globals['_DOWN']._serialized_start=721
+  _globals['_DOWN']._serialized_end=1120
+  _globals['_HELLO']._serialized_start=1123
+  _globals['_HELLO']._serialized_end=1284
+  _globals['_SEEN']._serialized_start=1286
+  _globals['_SEEN']._serialized_end=1309
+  _globals['_OFFER']._serialized_start=1311
+  _globals['_OFFER']._serialized_end=1394
+  _globals['_CHUNK']._serialized_start=1396
+  _globals['_CHUNK']._serialized_end=1462
+  _globals['_RECEIPTTAKEN']._serialized_start=1464
+  _globals['_RECEIPTTAKEN']._serialized_end=1495
+  _globals['_KEYSTAKEN']._serialized_start=1497
+  _globals['_KEYSTAKEN']._serialized_end=1522
+  _globals['_ESCALATE']._serialized_start=1524
+  _globals['_ESCALATE']._serialized_end=1549
+  _globals['_WELCOME']._serialized_start=1552
+  _globals['_WELCOME']._serialized_end=1688
+  _globals['_STORE']._serialized_start=1691
+  _globals['_STORE']._serialized_end=1830
+  _globals['_PAST']._serialized_start=1832
+  _globals['_PAST']._serialized_end=1876
+  _globals['_BACKUP']._serialized_start=1878
+  _globals['_BACKUP']._serialized_end=1904
+  _globals['_PROGRESS']._serialized_start=1906
+  _globals['_PROGRESS']._serialized_end=1949
+  _globals['_RECEIPT']._serialized_start=1951
+  _globals['_RECEIPT']._serialized_end=1996
+  _globals['_REFUSAL']._serialized_start=1999
+  _globals['_REFUSAL']._serialized_end=2145
+  _globals['_TIERREQUEST']._serialized_start=2147
+  _globals['_TIERREQUEST']._serialized_end=2189
+  _globals['_ESCALATED']._serialized_start=2191
+  _globals['_ESCALATED']._serialized_end=2217
+  _globals['_HUB']._serialized_start=2551
+  _globals['_HUB']._serialized_end=2798
 # @@protoc_insertion_point(module_scope)

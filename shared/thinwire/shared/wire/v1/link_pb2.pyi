@@ -75,18 +75,20 @@ class RenewReply(_message.Message):
     def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
 
 class Up(_message.Message):
-    __slots__ = ("hello", "offer", "chunk", "receipt_taken", "escalate")
+    __slots__ = ("hello", "offer", "chunk", "receipt_taken", "escalate", "keys_taken")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_TAKEN_FIELD_NUMBER: _ClassVar[int]
     ESCALATE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_TAKEN_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     offer: Offer
     chunk: Chunk
     receipt_taken: ReceiptTaken
     escalate: Escalate
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ..., escalate: _Optional[_Union[Escalate, _Mapping]] = ...) -> None: ...
+    keys_taken: KeysTaken
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ..., escalate: _Optional[_Union[Escalate, _Mapping]] = ..., keys_taken: _Optional[_Union[KeysTaken, _Mapping]] = ...) -> None: ...
 
 class Down(_message.Message):
     __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request", "escalated", "store")
@@ -107,16 +109,18 @@ class Down(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ..., escalated: _Optional[_Union[Escalated, _Mapping]] = ..., store: _Optional[_Union[Store, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "software", "seen", "audit_head")
+    __slots__ = ("version", "software", "seen", "audit_head", "hub_keys")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
     AUDIT_HEAD_FIELD_NUMBER: _ClassVar[int]
+    HUB_KEYS_FIELD_NUMBER: _ClassVar[int]
     version: int
     software: str
     seen: Seen
     audit_head: bytes
-    def __init__(self, version: _Optional[int] = ..., software: _Optional[str] = ..., seen: _Optional[_Union[Seen, _Mapping]] = ..., audit_head: _Optional[bytes] = ...) -> None: ...
+    hub_keys: KeysTaken
+    def __init__(self, version: _Optional[int] = ..., software: _Optional[str] = ..., seen: _Optional[_Union[Seen, _Mapping]] = ..., audit_head: _Optional[bytes] = ..., hub_keys: _Optional[_Union[KeysTaken, _Mapping]] = ...) -> None: ...
 
 class Seen(_message.Message):
     __slots__ = ("receipt",)
@@ -156,6 +160,12 @@ class ReceiptTaken(_message.Message):
     receipt: bytes
     def __init__(self, receipt: _Optional[bytes] = ...) -> None: ...
 
+class KeysTaken(_message.Message):
+    __slots__ = ("list",)
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    list: bytes
+    def __init__(self, list: _Optional[bytes] = ...) -> None: ...
+
 class Escalate(_message.Message):
     __slots__ = ("study",)
     STUDY_FIELD_NUMBER: _ClassVar[int]
@@ -163,16 +173,18 @@ class Escalate(_message.Message):
     def __init__(self, study: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "store", "audit_head", "takes_additions")
+    __slots__ = ("version", "store", "audit_head", "takes_additions", "hub_keys")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
     AUDIT_HEAD_FIELD_NUMBER: _ClassVar[int]
     TAKES_ADDITIONS_FIELD_NUMBER: _ClassVar[int]
+    HUB_KEYS_FIELD_NUMBER: _ClassVar[int]
     version: int
     store: Store
     audit_head: bytes
     takes_additions: bool
-    def __init__(self, version: _Optional[int] = ..., store: _Optional[_Union[Store, _Mapping]] = ..., audit_head: _Optional[bytes] = ..., takes_additions: _Optional[bool] = ...) -> None: ...
+    hub_keys: bytes
+    def __init__(self, version: _Optional[int] = ..., store: _Optional[_Union[Store, _Mapping]] = ..., audit_head: _Optional[bytes] = ..., takes_additions: _Optional[bool] = ..., hub_keys: _Optional[bytes] = ...) -> None: ...
 
 class Store(_message.Message):
     __slots__ = ("generation", "position", "past", "backup")

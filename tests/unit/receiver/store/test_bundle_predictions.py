@@ -1,23 +1,21 @@
 """Stored graphs predicted again with another bundle: history beside the worklist, until a person shows it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from tests.support.deadly_worker import DEADLY, make_deadly
 from tests.support.hub_folder import Clinic, join, study_parts
+from tests.support.plain_loop import Loop
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
 from thinwire.receiver.archive import ARCHIVE, Summary, predict_archive, predictions_of
-from thinwire.receiver.batch.engine import Engine, Make, Processes, Refused, Results, outcomes
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.bundles import add_bundle, make_default
-from thinwire.receiver.store import bundle_predictions as archived
+from thinwire.receiver.store import newest_graphs
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.tables import audit
 from thinwire.shared.crypto.envelope import Kind
@@ -31,31 +29,6 @@ from thinwire.shared.storage.durable import Disk
 def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of the same encoder whose network is another one."""
     return tiny_bundle(tmp_path_factory.mktemp("other") / "tiny", reader=7)
-
-
-class Loop:
-    """The plain loop: in this process."""
-
-    room = 1
-
-    def __init__(self, make: Make) -> None:
-        self._worker = make()
-        self._ready: list[tuple[object, Results | None]] = []
-
-    def submit(self, payloads: Sequence[bytes]) -> object:
-        ticket = object()
-        self._ready.append((ticket, self._worker(payloads)))
-        return ticket
-
-    def done(self) -> list[tuple[object, Results | None]]:
-        ready, self._ready = self._ready, []
-        return ready
-
-    def __enter__(self) -> "Engine":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def arrived(hub: Hub, clinic: Clinic, bundle: Bundle, *seeds: int, predicted: bool = True) -> list[StudyKey]:
@@ -87,7 +60,7 @@ def history(hub: Hub, clinic: Clinic, study: StudyKey) -> list[StoredPrediction]
 def test_every_graph_is_predicted_again_beside_the_worklist(
     hub: Hub, clinic: Clinic, bundle: Bundle, other: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archived, "PAGE", 3)
+    monkeypatch.setattr(newest_graphs, "PAGE", 3)
     studies = arrived(hub, clinic, bundle, *range(5)) + arrived(hub, join(hub, "south"), bundle, 5, 6)
     before, events = shown(hub, clinic, studies[0]), hub.store.event_stamp()
     done = run(hub, other)
@@ -150,14 +123,6 @@ def test_a_graph_that_fails_is_parked_and_stops_no_other(
     assert hub.store.parked.counts().get(ARCHIVE) is None
 
 
-def test_a_payload_that_kills_its_process_is_refused_alone() -> None:
-    batch = [(n, DEADLY if n == 5 else b"%d" % n) for n in range(12)]
-    with Processes(make_deadly, workers=2) as engine:
-        found = dict(outcomes(engine, batch, chunk=4))
-    assert found.pop(5) == Refused("the process that read it died")
-    assert found == {n: str(n) for n in range(12) if n != 5}
-
-
 def test_drafts_come_with_the_predictions_where_asked(hub: Hub, clinic: Clinic, bundle: Bundle, other: Bundle) -> None:
     (study,) = arrived(hub, clinic, bundle, 0)
     assert run(hub, other).predicted == 1
@@ -200,15 +165,3 @@ def test_the_worklist_shows_the_archive_when_a_person_says_so(
     told_json = json.loads(CliRunner().invoke(app, ["show", unread.hex(), "--data", str(data), "--json"]).output)
     assert told_json["predicted_by"] == other.id.hex()
     assert [each["bundle"] for each in told_json["other_predictions"]] == [bundle.id.hex()]
-
-
-def test_the_command_runs_on_the_cores_of_this_machine(
-    hub: Hub, data: Path, clinic: Clinic, bundle: Bundle, other: Bundle
-) -> None:
-    arrived(hub, clinic, bundle, 0, 1)
-    add_bundle(hub.data / "bundles", other.folder, Disk())
-    arguments = ["predict-archive", "--bundle", other.id.hex()[:6], "--data", str(data), "--workers", "1", "--json"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert (told["studies"], told["predicted"], told["parked"]) == (2, 2, 0)
