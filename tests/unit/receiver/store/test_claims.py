@@ -147,7 +147,7 @@ def test_several_forwarders_of_one_target_send_each_object_once(data: Path, hub:
     class Items(DeliveryContent):
         """An object of each study, without its files."""
 
-        def items(self, _target: object, key: tuple[str, bytes]) -> list[tuple[str, bytes]]:  # type: ignore[override]
+        def items(self, _target: object, key: tuple[str, bytes]) -> list[tuple[str, bytes]]:
             return [("fhir", key[1] * 2)]
 
         def make(self, key, deliveries):  # type: ignore[no-untyped-def,override]
