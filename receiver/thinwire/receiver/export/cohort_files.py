@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-class Cohort(Dataset):  # type: ignore[misc] - PyG has no types
+class Cohort(Dataset):  # type: ignore[misc]
     """The graphs of a cohort's folder, in no order that means anything. Index, slice, or give it to PyG's DataLoader.
 
     Each is a HeteroData as `export` writes it (docs/store-format.md), or with network=True the Data that the hub's

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select, update
 
 from thinwire.receiver.sites.keyring import Announcement, KeyGeneration, KeyKind, Keyring
 from thinwire.receiver.store.tables import certificates, epochs, hub_keys, key_holders, sites, tokens
@@ -171,7 +171,7 @@ def check_running(keys: Keyring, database: Database) -> None:
 
 def _rows(connection: Connection) -> dict[bytes, Row[Any]]:
     c = hub_keys.c
-    query = select(c.digest, c.kind, c.number, c.registered_at, c.in_use_at, c.retired_at)
+    query: Select[Any] = select(c.digest, c.kind, c.number, c.registered_at, c.in_use_at, c.retired_at)
     return {bytes(row.digest): row for row in connection.execute(query)}
 
 

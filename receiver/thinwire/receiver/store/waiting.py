@@ -94,7 +94,7 @@ class _Turns:
             studies, _same(studies, mine)
         )
         query = select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked).select_from(joined)
-        self._of_site = query.order_by(*(mine.c[column.name] for column in order))
+        self._of_site: Select[Any] = query.order_by(*(mine.c[column.name] for column in order))
 
     def first(
         self, connection: Connection, places: Sequence[Place], most: int | None, free: Free

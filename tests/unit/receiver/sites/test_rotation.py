@@ -190,12 +190,13 @@ def test_a_folder_of_before_has_the_first_generation(served: Hub) -> None:
 def test_an_index_that_does_not_hold_is_refused(served: Hub) -> None:
     path = served.data / "keys" / INDEX
     index = json.loads(path.read_text())
-    for broken in (
+    cases: tuple[object, ...] = (
         index | {"version": 2},
         index | {"keys": []},
         index | {"keys": [row | {"digest": "00" * 32} for row in index["keys"]]},
         [],
-    ):
+    )
+    for broken in cases:
         path.write_text(json.dumps(broken))
         with pytest.raises(BadConfiguration):
             load_keyring(served.data / "keys")

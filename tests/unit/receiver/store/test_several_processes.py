@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from tests.support.clock import START, FakeClock
+from tests.support.forwarded_hub import next_plan
 from tests.support.hub_folder import Clinic, join, study_parts
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.forward.queue import queue_of
@@ -97,7 +98,7 @@ def test_no_reader_misses_an_event_that_is_committed_after_a_later_one(hub: Hub,
         pipeline.put(clinic.site, each.originals.object, each.originals.header, each.originals.plaintext, False)
     queue.enter(["pacs"])
     totals.metrics(hub.database)
-    while (found := queue.unplanned("pacs")) is not None:
+    while (found := next_plan(queue, "pacs")) is not None:
         queue.plan("pacs", (found.site, found.upto), [])
     before = hub.store.event_stamp()
     with hub.database.write(turn=first.site) as early:
@@ -106,12 +107,12 @@ def test_no_reader_misses_an_event_that_is_committed_after_a_later_one(hub: Hub,
             high = add_event(late, second.site, parts[1].study, StudyEvent.PREDICTED, START)
         assert low < high
         between = hub.store.event_stamp()
-        found = queue.unplanned("pacs")
+        found = next_plan(queue, "pacs")
         assert found is not None
         assert (found.site, found.upto) == (second.site, high)
         queue.plan("pacs", (found.site, found.upto), [])
-        assert queue.unplanned("pacs") is None
-    found = queue.unplanned("pacs")
+        assert next_plan(queue, "pacs") is None
+    found = next_plan(queue, "pacs")
     assert found is not None
     assert (found.site, found.upto) == (first.site, low)
     assert len({before, between, hub.store.event_stamp()}) == 3
