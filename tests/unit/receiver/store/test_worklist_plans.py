@@ -121,6 +121,29 @@ def test_no_query_reads_all_studies(filled: Hub) -> None:
         assert slow(filled, asked) == [], name
 
 
+@pytest.mark.parametrize("engine", ["postgresql"])
+def test_no_query_of_postgresql_reads_all_studies(filled: Hub) -> None:
+    """With scans and sorts forbidden, those that are left have no index that would do."""
+    found = []
+    for name, ask in everything(filled).items():
+        with statements() as asked:
+            ask()
+        with filled.database.read() as connection:
+            for setting in ("seqscan", "sort", "hashjoin", "mergejoin", "material", "hashagg"):
+                connection.exec_driver_sql(f"SET LOCAL enable_{setting} = off")
+            for statement, parameters in asked:
+                if not statement.startswith("SELECT") or " FROM " not in statement:
+                    continue
+                plan = connection.exec_driver_sql(f"EXPLAIN (COSTS off) {statement}", parameters)  # type: ignore[arg-type]
+                for step in plan.scalars():
+                    scan = re.search(r"Seq Scan on (\w+)", step)
+                    if (scan and scan[1] in LARGE) or (
+                        "UNION ALL" in statement and "Sort" in step and "Key" not in step
+                    ):
+                        found.append(f"{name}: {step}: {statement}")
+    assert found == []
+
+
 @pytest.mark.parametrize("index", INDICES)
 def test_without_an_index_a_query_reads_more(filled: Hub, index: str) -> None:
     with filled.database.write() as connection:
