@@ -8,14 +8,15 @@ names a blob looks here first.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, Select, delete, exists, select, update
 
 from thinwire.receiver.store.tables import objects, removed_blobs
 from thinwire.shared.errors import HubBusy
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest
-from thinwire.shared.storage.database import insert_new
+from thinwire.shared.storage.database import insert_new, prepared
 
 PAGE = 200
 SETTLES = timedelta(minutes=5)
@@ -39,7 +40,7 @@ def add_removed(connection: Connection, blobs: Iterable[bytes], at: datetime) ->
 def name_again(connection: Connection, blob: Digest, at: datetime) -> bool:
     """In the transaction that names a blob. Whether it must be written again, since it may have been removed after it
     was written. Raises HubBusy while it is being removed."""
-    row = connection.execute(select(removed_blobs).where(removed_blobs.c.blob == blob)).one_or_none()
+    row = _removed(connection, blob).one_or_none()
     if row is None:
         return False
     gone = bool(row.state == RemovedBlob.GONE)
@@ -47,6 +48,11 @@ def name_again(connection: Connection, blob: Digest, at: datetime) -> bool:
         raise HubBusy("the same content was removed a moment ago")
     connection.execute(delete(removed_blobs).where(removed_blobs.c.blob == blob))
     return gone
+
+
+@prepared
+def _removed(blob: Any) -> Select[Any]:
+    return select(removed_blobs).where(removed_blobs.c.blob == blob)
 
 
 def take_page(connection: Connection, after: bytes = b"") -> list[Digest]:
