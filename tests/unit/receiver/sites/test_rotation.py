@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, insert
 from typer.testing import CliRunner
 
 from tests.support.clock import FakeClock
@@ -19,6 +20,7 @@ from thinwire.receiver.sites.keyring import (
     AUTHORITY_KEY,
     INDEX,
     SEALING,
+    KeyGeneration,
     KeyKind,
     load_keyring,
     make_keyring,
@@ -26,10 +28,12 @@ from thinwire.receiver.sites.keyring import (
     rotate,
 )
 from thinwire.receiver.sites.rotation import STICK_LIFE, advance, check_running, in_use, register, states
+from thinwire.receiver.store.tables import hub_keys
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import Authority, new_request, new_signing_key, prove_join, read_token
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.hub_keys import read_hub_keys
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName, digest
 
 SITE = SiteName("north-valley")
@@ -159,6 +163,30 @@ def test_half_of_a_cluster_does_not_start_without_the_other_half_s_keys(served: 
     check_running(hub.keys, served.database)
     shutil.copytree(served.data / "keys", other, dirs_exist_ok=True)
     advance(load_keyring(other), served.database, clock)
+
+
+def test_a_database_from_before_a_rotation_learns_the_keys_again(served: Hub, clock: FakeClock) -> None:
+    rotated(served, KeyKind.SEALING)
+    hub = settled(served, clock)
+    clock.advance(STICK_LIFE.total_seconds() + DAY)
+    old = {each.digest for each in hub.keys.generations if each.kind is KeyKind.SEALING and each.number == 1}
+    for retired in (set(), old):
+        with hub.database.write() as connection:
+            connection.execute(delete(hub_keys))  # as a restored backup
+            for each in [each for each in hub.keys.generations if each.number == 1]:
+                connection.execute(insert(hub_keys).values(row_of(each, clock)))
+        if retired:
+            remove_retired(hub.data / "keys", retired, hub.disk)
+        hub = settled(hub, clock)
+        hub = settled(hub, clock)
+        assert number(hub, hub.keys.sealing) == 2
+        assert hub.keys.generations[1].retired is bool(retired)
+
+
+def row_of(generation: KeyGeneration, clock: FakeClock) -> dict[str, object]:
+    at = micros(clock.now())
+    public = {"digest": generation.digest, "kind": str(generation.kind), "number": generation.number}
+    return {**public, "made_at": at, "registered_at": at, "in_use_at": at}
 
 
 def test_a_power_cut_at_any_step_of_a_rotation_leaves_whole_keys(tmp_path: Path, clock: FakeClock) -> None:
