@@ -29,12 +29,16 @@ from thinwire.receiver.sites.keyring import (
 )
 from thinwire.receiver.sites.rotation import STICK_LIFE, advance, check_running, in_use, register, states
 from thinwire.receiver.store.tables import hub_keys
+from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import Authority, new_request, new_signing_key, prove_join, read_token
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.hub_keys import read_hub_keys
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName, digest
+from thinwire.shared.wire.chunks import VERSION
+from thinwire.shared.wire.v1 import link_pb2 as wire
 
 SITE = SiteName("north-valley")
 DAY = 86_400.0
@@ -116,6 +120,23 @@ def test_the_last_two_years_of_an_authority_wait_for_nobody(served: Hub, clock: 
     assert number(started(served), started(served).keys.authority) == 1
     clock.advance(60 * DAY)
     assert number(started(served), started(served).keys.authority) == 2
+
+
+def test_a_clinic_of_an_earlier_version_is_told_no_list(served: Hub, clock: FakeClock) -> None:
+    join(served)
+    rotated(served, KeyKind.AUTHORITY)
+    hub = started(served)
+
+    def welcome(**hello: wire.KeysTaken) -> wire.Welcome:
+        session = IngestSession(SITE, Inbox(hub.data / "inbox", hub.disk, clock), hub.pipeline(), clock, hub.disk)
+        return session.receive(wire.Up(hello=wire.Hello(version=VERSION, **hello)))[0].welcome
+
+    told = hub.keys.announcement.signed
+    assert welcome().hub_keys == b""
+    assert welcome(hub_keys=wire.KeysTaken()).hub_keys == told
+    assert rotation.holders(hub.database) == {}
+    assert welcome(hub_keys=wire.KeysTaken(list=digest(told))).hub_keys == b""
+    assert rotation.holders(hub.database) == {SITE: (2, 1)}
 
 
 def test_old_epochs_open_after_the_sealing_key_was_rotated(served: Hub, clock: FakeClock) -> None:
