@@ -27,12 +27,13 @@ from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.forwarder import Forwarder
 from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.mpnn import Predictor
 from thinwire.receiver.pipeline import INFERENCE, RECEIVING, HubPipeline
 from thinwire.receiver.store.records import item_of
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.targets import DicomTarget
-from thinwire.receiver.transport.inbox import Inbox, Partial
+from thinwire.receiver.transport.inbox import FilePartial, FolderInbox
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.session import SENDING
 from thinwire.shared.formats.bundle import Bundle
@@ -113,7 +114,7 @@ def at_each(*sites: tuple[Any, str, Of]) -> pytest.MarkDecorator:
 
 
 @at_each(
-    (pipeline_module, "decode", lambda _payload, study, _coder: study),
+    (Bundles, "graph", lambda _self, _payload, study: study),
     (Store, "add_prediction", lambda _self, waiting, *_: waiting.study),
 )
 def test_inference(
@@ -154,7 +155,7 @@ def test_a_look_of_inference_that_fails_is_told_and_repeated(
 
 
 @at_each(
-    (drafting_module, "decode", lambda _payload, study, _coder: study),
+    (Bundles, "graph", lambda _self, _payload, study: study),
     (Store, "add_draft", lambda _self, waiting, *_: waiting.study),
 )
 def test_drafting(
@@ -216,9 +217,9 @@ def test_forwarding(
     (HubPipeline, "put", lambda _self, _site, _object, header, *_: header.study),
     (Store, "put", lambda _self, part: part.header.study),
     (Store, "stored_receipt", lambda _self, _site, name: name),
-    (Inbox, "open", lambda _self, _site, name, *_: name),
-    (Partial, "append", lambda self, _: digest_of(self)),
-    (Partial, "sync", lambda self: digest_of(self)),
+    (FolderInbox, "open", lambda _self, _site, name, *_: name),
+    (FilePartial, "append", lambda self, _: digest_of(self)),
+    (FilePartial, "sync", lambda self: digest_of(self)),
 )
 def test_receiving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
@@ -244,7 +245,7 @@ def test_receiving(
     assert ends.store.parked.items() == []
 
 
-def digest_of(partial: Partial) -> bytes:
+def digest_of(partial: FilePartial) -> bytes:
     return bytes.fromhex(partial.path.name)
 
 
