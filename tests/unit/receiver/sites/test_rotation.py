@@ -29,7 +29,7 @@ from thinwire.receiver.sites.keyring import (
 )
 from thinwire.receiver.sites.rotation import STICK_LIFE, advance, check_running, in_use, register, states
 from thinwire.receiver.store.tables import hub_keys
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import Authority, new_request, new_signing_key, prove_join, read_token
@@ -127,15 +127,15 @@ def test_a_clinic_of_an_earlier_version_is_told_no_list(served: Hub, clock: Fake
     rotated(served, KeyKind.AUTHORITY)
     hub = started(served)
 
-    def welcome(**hello: wire.KeysTaken) -> wire.Welcome:
-        session = IngestSession(SITE, Inbox(hub.data / "inbox", hub.disk, clock), hub.pipeline(), clock, hub.disk)
-        return session.receive(wire.Up(hello=wire.Hello(version=VERSION, **hello)))[0].welcome
+    def welcome(keys: wire.KeysTaken | None) -> wire.Welcome:
+        session = IngestSession(SITE, FolderInbox(hub.data / "inbox", hub.disk, clock), hub.pipeline(), clock, hub.disk)
+        return session.receive(wire.Up(hello=wire.Hello(version=VERSION, hub_keys=keys)))[0].welcome
 
     told = hub.keys.announcement.signed
-    assert welcome().hub_keys == b""
-    assert welcome(hub_keys=wire.KeysTaken()).hub_keys == told
+    assert welcome(None).hub_keys == b""
+    assert welcome(wire.KeysTaken()).hub_keys == told
     assert rotation.holders(hub.database) == {}
-    assert welcome(hub_keys=wire.KeysTaken(list=digest(told))).hub_keys == b""
+    assert welcome(wire.KeysTaken(list=digest(told))).hub_keys == b""
     assert rotation.holders(hub.database) == {SITE: (2, 1)}
 
 
