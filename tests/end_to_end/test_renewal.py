@@ -1,4 +1,5 @@
-"""A clinic renews its certificate over a real link, and comes back with an old one to a hub that was restored."""
+"""Certificates and keys in time over a real link: renewal, rotation, a hub that was restored, a certificate that has
+ended."""
 
 import asyncio
 from datetime import timedelta
@@ -8,14 +9,16 @@ import pytest
 from sqlalchemy import delete
 
 from tests.support.clock import FakeClock
-from tests.support.hub_end import enrolled
+from tests.support.hub_end import HubEnd, enrolled
 from tests.support.real_link import sending, serving, until, until_status, write_keys
-from tests.support.two_ends import KEYS, SITE, SITE_SIGNING, TwoEnds, samples
+from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, SITE_SIGNING, TwoEnds, samples
+from thinwire.receiver.sites import keyring, rotation
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.store.tables import certificates
 from thinwire.sender.transport.credentials import CERTIFICATE, Credentials
 from thinwire.sender.transport.link_status import LinkState
 from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.envelope import peek_hub_key
 from thinwire.shared.crypto.keys import Identity, fingerprint
 from thinwire.shared.storage.durable import Disk
 
@@ -94,3 +97,44 @@ def test_a_certificate_that_has_ended_says_so_and_a_new_token_helps(ends: TwoEnd
 
     asyncio.run(run())
     ends.assert_arrived([study])
+
+
+def test_a_clinic_follows_its_hub_to_another_authority_and_sealing_key(ends: TwoEnds) -> None:
+    old, credentials = joined_before(ends, 10)
+    folder = ends.folder / "hub" / "keys"
+    folder.mkdir()
+    for name, data in {
+        keyring.AUTHORITY: AUTHORITY.certificate_pem,
+        keyring.AUTHORITY_KEY: AUTHORITY.key_pem,
+        keyring.SEALING: HUB_KEY.raw,
+        keyring.SIGNING: HUB_SIGNING.private_bytes_raw(),
+    }.items():
+        (folder / name).write_bytes(data)
+    (study,) = samples(1)
+
+    def started() -> keyring.Keyring:
+        found = keyring.load_keyring(folder)
+        rotation.advance(found, ends.hub.database, ends.clock)
+        keys = rotation.in_use(found, ends.hub.database)
+        ends.hub = HubEnd(ends.folder / "hub", b"", keys, ends.disk, ends.clock, [], ends.hub.database)
+        return keys
+
+    async def connected(keys: keyring.Keyring, numbers: tuple[int, int]) -> None:
+        async with serving(ends, keys=keys) as (_, port), sending(ends, port, old, credentials):
+            await until(lambda: rotation.holders(ends.hub.database).get(SITE) == numbers and not ends.outbox.due())
+            await until(lambda: not ends.store.undelivered_receipts(SITE))
+
+    started()
+    for kind in keyring.KeyKind:
+        keyring.rotate(folder, kind, ends.disk, ends.clock)
+    first = started()
+    assert first.authority == AUTHORITY
+    asyncio.run(connected(first, (2, 2)))
+    second = started()
+    assert second.authority != AUTHORITY
+    ends.accept(study)
+    ends.make_parts()
+    asyncio.run(connected(second, (2, 2)))
+    ends.assert_arrived([study])
+    (record,) = (ends.outbox.epochs.record(each.epoch) for each in ends.outbox.overview.newest(1))
+    assert peek_hub_key(record) == second.sealing.public.key_id != HUB_KEY.public.key_id

@@ -27,6 +27,7 @@ from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.forwarder import Forwarder
 from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.mpnn import Predictor
 from thinwire.receiver.pipeline import INFERENCE, RECEIVING, HubPipeline
 from thinwire.receiver.store.records import item_of
@@ -113,7 +114,7 @@ def at_each(*sites: tuple[Any, str, Of]) -> pytest.MarkDecorator:
 
 
 @at_each(
-    (pipeline_module, "decode", lambda _payload, study, _coder: study),
+    (Bundles, "graph", lambda _self, _payload, study: study),
     (Store, "add_prediction", lambda _self, waiting, *_: waiting.study),
 )
 def test_inference(
@@ -154,7 +155,7 @@ def test_a_look_of_inference_that_fails_is_told_and_repeated(
 
 
 @at_each(
-    (drafting_module, "decode", lambda _payload, study, _coder: study),
+    (Bundles, "graph", lambda _self, _payload, study: study),
     (Store, "add_draft", lambda _self, waiting, *_: waiting.study),
 )
 def test_drafting(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.support.hub_end import served
 from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, SITE_SIGNING, TwoEnds
+from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender import enrolment
 from thinwire.sender.outbox import hub_keys
@@ -54,17 +55,18 @@ def write_keys(clinic: Path) -> None:
         (keys / name).write_bytes(data)
 
 
-def hub_server(ends: TwoEnds, reflects: bool = False) -> HubServer:
+def hub_server(ends: TwoEnds, reflects: bool = False, keys: Keyring = KEYS) -> HubServer:
     """The real server of the hub of `ends`, not started."""
-    authority, clock = AUTHORITY.certificate_pem, SystemClock()
-    parts = ends.hub.pipeline, ends.inbox, SERVER, authority, clock, ends.disk, ends.hub.news, ends.limits
+    clock = SystemClock()
+    identity = SERVER if keys is KEYS else issue_server(keys.authority, ["localhost"], clock)
+    parts = ends.hub.pipeline, ends.inbox, identity, keys.trusted_pem, clock, ends.disk, ends.hub.news, ends.limits
     return HubServer(*parts, reflects)
 
 
 @contextlib.asynccontextmanager
-async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[HubServer, int]]:
+async def serving(ends: TwoEnds, reflects: bool = False, keys: Keyring = KEYS) -> AsyncIterator[tuple[HubServer, int]]:
     """The hub of `ends` behind its real server; gives it and its port."""
-    server = hub_server(ends, reflects)
+    server = hub_server(ends, reflects, keys)
     port = await server.start("127.0.0.1:0")
     try:
         yield server, port

@@ -6,13 +6,14 @@ progress at a stop is written again.
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import MappingProxyType
 
 from thinwire.receiver.config import DraftSettings
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.draft import draft_json
 from thinwire.receiver.store.claims import DRAFT, Claim
+from thinwire.receiver.store.news import is_of_work
 from thinwire.receiver.store.records import PendingGraph, item_of
 from thinwire.receiver.store.store import Store
 from thinwire.shared.formats.graph import FusedGraph
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
 """Seconds between two checks for a stop during inference."""
 POLL_SECONDS = 60.0
-"""Seconds between two queries for predictions of another process, such as an offline import."""
+"""Seconds until a look for parked studies that are due, at most."""
 DRAFTING = "drafting"
 """Its name in the list of parked items."""
 LEAST_URGENT = 19
@@ -47,6 +48,11 @@ class Drafting:
     def wake(self) -> None:
         """New studies may have predictions."""
         self._changed.set()
+
+    def heard(self, topics: Set[str], by_others: bool) -> None:
+        """As `news.Heard`: another process may have predicted."""
+        if is_of_work(topics, by_others):
+            self.wake()
 
     def stop(self) -> None:
         """Let `run` end after the present token."""

@@ -21,8 +21,8 @@ from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.store.additions import Decision
 from thinwire.receiver.store.claims import PREDICT, Claim
 from thinwire.receiver.store.content import Examiner, patient_of
-from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.store.history import SiteHistory
+from thinwire.receiver.store.news import is_of_work
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, item_of
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state
@@ -36,6 +36,7 @@ from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import stored_manifest
 from thinwire.shared.heartbeats import Heartbeats
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey, digest
+from thinwire.shared.parked import RETRIED
 
 if TYPE_CHECKING:
     from thinwire.receiver.inference.mpnn import Prediction
@@ -232,7 +233,7 @@ class HubPipeline:
 
     def heard(self, topics: Set[str], by_others: bool) -> None:
         """As `news.Heard`: another process may have stored a graph."""
-        if by_others and STUDIES in topics:
+        if RETRIED in topics or (by_others and is_of_work(topics, by_others)):
             self._wake()
 
     def stop(self) -> None:

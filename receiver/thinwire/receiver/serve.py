@@ -109,7 +109,6 @@ async def _serve(
         streams=streams,
     )
     book = LinkBook(hub.data, hub.clock, streams)
-    hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

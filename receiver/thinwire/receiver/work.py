@@ -52,9 +52,7 @@ async def _work(hub: Hub, kinds: Set[WorkKind], ready: Callable[[], None]) -> No
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    pipeline = hub.pipeline()
-    hub.news.subscribe(pipeline.heard)
-    with working(hub, kinds, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
+    with working(hub, kinds, hub.pipeline(), lambda: loop.call_soon_threadsafe(stop.set)):
         ready()
         tell(READY)
         moving = [asyncio.create_task(each) for each in (beat(hub.heartbeats, "work"), keep_alive(hub.heartbeats))]
@@ -87,24 +85,27 @@ def recorded(hub: Hub, process: str) -> Iterator[None]:
 def working(hub: Hub, kinds: Set[WorkKind], pipeline: HubPipeline, ended: Callable[[], object]) -> Iterator[None]:
     """Do these kinds of work until the block ends. ended: called from another thread when prediction ends; its error is
     raised at the end of the block, so that a supervisor starts the process again."""
-    idle = pipeline.idle
     if WorkKind.PREDICT in kinds:
         _load_predictor(hub)
-    else:
-        # Another process predicts, if any does.
-        idle = threading.Event()
-        idle.set()
     with ThreadPoolExecutor(1, "predict") as predicting, contextlib.ExitStack() as services:
         if WorkKind.FORWARD in kinds:
             services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
         if WorkKind.DRAFT in kinds:
-            drafting = hub.drafting(idle)
-            pipeline.on_idle = drafting.wake
+            if WorkKind.PREDICT in kinds:
+                drafting = hub.drafting(pipeline.idle)
+                pipeline.on_idle = drafting.wake
+            else:
+                # Another process predicts, if any does.
+                idle = threading.Event()
+                idle.set()
+                drafting = hub.drafting(idle)
+                services.callback(hub.news.subscribe(drafting.heard))
             drafts = threading.Thread(target=_draft, args=(drafting.run,), name="draft")
             drafts.start()
             services.callback(drafts.join)
             services.callback(drafting.stop)
         if WorkKind.PREDICT in kinds:
+            services.callback(hub.news.subscribe(pipeline.heard))
             prediction = predicting.submit(pipeline.run)
             services.callback(prediction.result)
             services.callback(pipeline.stop)

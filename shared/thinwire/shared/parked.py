@@ -37,7 +37,7 @@ from sqlalchemy.exc import OperationalError
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Retryable, told
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, tell
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ MOST_COMPARED = 10_000
 """Items of one such look that are looked at again where the database did not answer."""
 _TURN = "parked"
 PROGRAM = metadata.version("thinwire")
+RETRIED = "*retried"
+"""The topic of news that something is to be tried again at once."""
 _REFUSED = (Retryable, OSError, MemoryError, OperationalError, sqlite3.OperationalError)
 
 
@@ -248,6 +250,7 @@ class ParkedItems:
         these = self._table.c.item.contains(of, autoescape=True)
         now = micros(self._clock.now())
         with self._database.write(turn=_TURN) as connection:
+            tell(connection, RETRIED)
             return connection.execute(update(self._table).where(these).values(due=now, times=0)).rowcount
 
     def _before(self, loop: str, item: str, of: str) -> tuple[ParkedItem | None, int]:

@@ -5,7 +5,7 @@ Each target has a thread, so that an unresponsive PACS delays no other.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.forward.delivery import Delivery, DeliveryState
@@ -14,6 +14,7 @@ from thinwire.receiver.forward.delivery_content import DeliveryContent, Supersed
 from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing, Peer
 from thinwire.receiver.forward.queue import Items, Queue, SiteStudy
 from thinwire.receiver.store.claims import Claim, ClaimLost, Work
+from thinwire.receiver.store.news import is_of_work
 from thinwire.receiver.store.records import item_of
 from thinwire.receiver.targets import Target
 from thinwire.shared.clock import Clock
@@ -22,8 +23,8 @@ from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 2.0
-"""Seconds between two queries for new events and due deliveries."""
+POLL_SECONDS = 30.0
+"""Seconds until a look for parked studies that are due, at most; news and due deliveries wake it before."""
 PAUSE_SECONDS = 30.0
 """Seconds until the next look after one that failed, as with a busy database."""
 
@@ -40,6 +41,7 @@ class Forwarder:
         self._parked = content.study_images.store.parked
         self._loop = f"forward {target.name}"
         self._stop = threading.Event()
+        self._changed = threading.Event()
         self._served: SiteName | None = None
         """The site of the last study that was sent."""
         self._planned: SiteName | None = None
@@ -51,11 +53,23 @@ class Forwarder:
             with self._parked.guard(self._loop) as attempt:
                 while not self._stop.is_set() and self.work():
                     pass
-            self._stop.wait(POLL_SECONDS if attempt.error is None else PAUSE_SECONDS)
+                seconds = self._queue.seconds(self.target.name, POLL_SECONDS)
+            if attempt.error is not None:
+                self._stop.wait(PAUSE_SECONDS)
+                continue
+            self._changed.wait(seconds)
+            # Cleared before the next look, not before the wait, so that no news is missed.
+            self._changed.clear()
+
+    def heard(self, topics: Set[str], by_others: bool) -> None:
+        """As `news.Heard`."""
+        if is_of_work(topics, by_others):
+            self._changed.set()
 
     def stop(self) -> None:
         """Let `run` end after the present study."""
         self._stop.set()
+        self._changed.set()
 
     def work(self) -> bool:
         """Plan for new events, and send the due deliveries of one study. False if there was nothing to do."""

@@ -47,12 +47,15 @@ def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]
             guard, host_and_port(settings.listen), settings.title, committed(queue_of(hub))
         )
     each = forwarders(hub, written)
+    deaf = [hub.news.subscribe(one.heard) for one in each]
     threads = [threading.Thread(target=one.run, name=f"forward-{one.target.name}") for one in each]
     for thread in threads:
         thread.start()
     try:
         yield
     finally:
+        for unsubscribe in deaf:
+            unsubscribe()
         for one in each:
             one.stop()
         for thread in threads:

@@ -37,7 +37,8 @@ from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.parked import RETRIED
+from thinwire.shared.storage.database import Database, insert_new, tell
 
 PAGE = 20
 """Limit of events in one planning transaction, after which the next site has its turn."""
@@ -317,7 +318,18 @@ class Queue:
             rows = connection.execute(query).all()
             for row in rows:
                 self._write(connection, after(_delivery(row), DeliveryEvent.RETRIED, self._clock.now()))
+            tell(connection, RETRIED)
         return len(rows)
+
+    def seconds(self, target: str, most: float) -> float:
+        """Seconds, at most so many, until a delivery may be due, or free that another worker has now."""
+        now = micros(self._clock.now())
+        later = select(func.min(deliveries.c.due_at)).where(deliveries.c.target == target, deliveries.c.due_at > now)
+        with self._database.read() as connection:
+            for state in (DeliveryState.WAITING, DeliveryState.ASKED):
+                due = connection.scalar(later.where(deliveries.c.state == str(state)))
+                most = most if due is None else min(most, (due - now) / 1e6)
+        return min(self._claims.seconds(kind, most) for kind in (_planning(target), _sending(target)))
 
     def tallies(self) -> list[Tally]:
         """Counts by target and state, sorted."""

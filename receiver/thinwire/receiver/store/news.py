@@ -21,6 +21,7 @@ from thinwire.receiver.store.events import FOR_CLINIC, STUDIES, last_event
 from thinwire.receiver.store.history import HISTORY
 from thinwire.receiver.store.tables import backups, events, generations, sites
 from thinwire.shared.errors import told
+from thinwire.shared.parked import RETRIED
 from thinwire.shared.storage.database import Database, Told
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,14 @@ ACCESS = "*access"
 
 Heard = Callable[[Set[str], bool], object]
 """Called with topics, and with whether another process committed. Topics: sites whose clinic has something to hear,
-ACCESS, STUDIES, HISTORY; none for other commits of this process. From any thread; it must be quick."""
+ACCESS, STUDIES, HISTORY, RETRIED; none for other commits of this process. From any thread; it must be quick."""
+
+
+def is_of_work(topics: Set[str], by_others: bool) -> bool:
+    """Whether there may be work: a study has changed, or something is to be tried again at once. Of a command that
+    lets something be tried again SQLite tells only that another process has committed."""
+    return not topics.isdisjoint((STUDIES, RETRIED)) or (by_others and not topics)
+
 
 LOOK_SECONDS = 0.25
 """Between two looks at SQLite's file."""
