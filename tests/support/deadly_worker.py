@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinwire.receiver.batch.engine import Results, Worker
+from thinwire.receiver.batch.engine import Refused, Results, Start, Worker, outcomes
 
 DEADLY = b"deadly"
 
@@ -20,3 +20,14 @@ def make_deadly(folder: Path) -> Worker:
         return [each.decode() for each in payloads]
 
     return work
+
+
+def refused_alone(start: Start, folder: Path) -> None:
+    """The payloads beside the deadly one have their results."""
+    (folder / "there").mkdir()
+    (folder / "there" / "file").write_bytes(b"of a bundle")
+    batch = [(n, DEADLY if n == 5 else b"%d" % n) for n in range(12)]
+    with start(make_deadly, folder, ["there"]) as engine:
+        found = dict(outcomes(engine, batch, chunk=4))
+    assert found.pop(5) == Refused("the process that read it died")
+    assert found == {n: str(n) for n in range(12) if n != 5}

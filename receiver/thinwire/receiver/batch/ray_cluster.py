@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: the only module that imports Ray.
+"""Work on a Ray cluster: the only module that imports Ray.
 
 A task is one chunk of payloads; its results come back to the process that asked, which alone writes. Ray runs a task
 again whose machine or process died. Nothing of the hub but payloads and bundles goes there: no name, no key, no URL.
@@ -6,15 +6,16 @@ again whose machine or process died. Nothing of the hub but payloads and bundles
 
 import contextlib
 import os
+import pickle
 import secrets
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from thinwire.receiver.batch.engine import Make, Results, Worker, cores
 from thinwire.shared.errors import BadConfiguration, LinkLost, ThinwireError
@@ -23,11 +24,14 @@ LOCAL = "local"
 """The address that starts a cluster on this machine, for as long as the command runs."""
 RETRIES = 1
 """Further attempts of a task whose process or machine died. A payload that kills its process is then tried alone."""
+RESTARTS = 2
+"""Of a training in which a process died; each goes on after its last epoch."""
 LEAST_STORE = 80 << 20
 """Bytes of Ray's object store: the least that Ray takes."""
 CAPACITY_SECONDS = 5.0
 """Seconds between two looks at how many CPUs the cluster has: machines join and leave."""
 PROGRAM = metadata.version("thinwire")
+Result = TypeVar("Result")
 _LOST = "Nothing is lost: repeat the command, which goes on where it was."
 
 
@@ -81,6 +85,51 @@ def _local(workers: int | None, shipped: int) -> dict[str, Any]:
     }
 
 
+def spread_calls(address: str, workers: int, calls: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """The results of calls, in order, of which as many run at once as the cluster has CPUs. A call and its result are
+    pickled. Raises BadConfiguration, LinkLost, and what a call raises."""
+    size = sum(len(pickle.dumps(each)) for each in calls)
+    with connected(address, workers, size) as ray, _translated():
+        task = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
+        for ref in [task.remote(PROGRAM, each) for each in calls]:
+            yield ray.get(ref)
+
+
+def train_together(address: str, workers: int, work: Callable[[Any], None], given: Any, folder: Path) -> None:
+    """Run work(given) in so many processes of one torch process group, by Ray Train: nccl where each has a GPU of its
+    own, else gloo. After the death of one all begin again. folder: Ray Train's own notes, seen by all machines.
+
+    Raises BadConfiguration, LinkLost, and what `work` raises of ours.
+    """
+    with connected(address, workers) as ray:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        has = ray.cluster_resources()
+        gpu = has.get("GPU", 0) >= workers
+        each = {"CPU": max(1, int(has.get("CPU", 1) // workers)), **({"GPU": 1} if gpu else {})}
+        if has.get("CPU", 0) < workers:
+            raise BadConfiguration(f"the Ray cluster has fewer than {workers} CPUs", "Give fewer --workers.")
+        trainer = TorchTrainer(
+            _together,
+            train_loop_config={"program": PROGRAM, "work": work, "given": given},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=each),
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            run_config=RunConfig(
+                name="training",
+                storage_path=str(folder.absolute()),
+                failure_config=FailureConfig(max_failures=RESTARTS),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            for cause in getattr(error, "worker_failures", {}).values():
+                if isinstance(cause, ThinwireError):
+                    raise cause from None
+            raise LinkLost(f"the training failed on the Ray cluster ({type(error).__name__})", _LOST) from error
+
+
 class RayTasks:
     """An `Engine`. make, folder, names: as of `Processes`; the named folders are copied to the machines."""
 
@@ -121,19 +170,10 @@ class RayTasks:
         from ray import exceptions
 
         try:
-            results: Results = self._ray.get(ref)
-        except exceptions.RayTaskError as error:
-            if isinstance(error.cause, ThinwireError):
-                raise error.cause from None
-            raise
+            with _translated():
+                results: Results = self._ray.get(ref)
         except (exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError):
             return None
-        except exceptions.RuntimeEnvSetupError as error:
-            raise _other_program() from error
-        except exceptions.RaySystemError as error:
-            raise (_other_program() if "No module named" in str(error) else LinkLost("Ray failed", _LOST)) from error
-        except exceptions.RayError as error:
-            raise LinkLost(f"the Ray cluster is lost ({type(error).__name__})", _LOST) from error
         return results
 
     def __enter__(self) -> "RayTasks":
@@ -141,6 +181,25 @@ class RayTasks:
 
     def __exit__(self, *_: object) -> None:
         self._exit.close()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Ray's errors as ours; the death of a process stays Ray's own error where it tells of one payload."""
+    from ray import exceptions
+
+    try:
+        yield
+    except (exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError):
+        raise
+    except exceptions.RayTaskError as error:
+        if isinstance(error.cause, ThinwireError):
+            raise error.cause from None
+        raise
+    except exceptions.RaySystemError as error:
+        raise (_other_program() if "No module named" in str(error) else LinkLost("Ray failed", _LOST)) from error
+    except exceptions.RayError as error:
+        raise LinkLost(f"the Ray cluster is lost ({type(error).__name__})", _LOST) from error
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -155,6 +214,19 @@ def _other_program() -> BadConfiguration:
 
 
 # In a process of the cluster.
+
+
+def _call(program: str, call: Callable[[], Result]) -> Result:
+    if program != PROGRAM:
+        raise _other_program()
+    return call()
+
+
+def _together(config: dict[str, Any]) -> None:
+    if config["program"] != PROGRAM:
+        raise _other_program()
+    config["work"](config["given"])
+
 
 _workers: dict[str, Worker] = {}
 """The worker of the present batch, by its number: its models are loaded once in a process."""

@@ -53,6 +53,7 @@ def backup_command(
         if folder is None:
             record_taken(hub.database, _moment(str(taken_at)), clock, made)
         else:
+            hub.bundles.complete()
             with removal_lock(hub), meter(Console(stderr=True)) as draw:
                 done = back_up(hub.database, hub.blobs, data, folder, hub.disk, clock, made, _shown(draw))
     if json_:
@@ -91,6 +92,7 @@ def restore_command(
     with meter(Console(stderr=True)) as draw:
         done = restore(data, folder, disk, clock, restored, _shown(draw))
     with open_hub(data, clock) as hub, offline_lock(data):
+        hub.bundles.complete()
         # Before parts on the disk are looked at: those of a removed study are not put back.
         Retention(hub).remove_blobs()
         back = recover(hub)
@@ -133,6 +135,8 @@ def move_command(
 
     with meter(Console(stderr=True)) as draw:
         done = move(data, databases[0], blobs, disk, clock, moved, _shown(draw))
+    with open_hub(data, clock) as hub:
+        hub.bundles.complete()
     if json_:
         write_json(_json(done))
     else:

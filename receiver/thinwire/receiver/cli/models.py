@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from thinwire.receiver.cli.archive import Ray
 from thinwire.receiver.cli.progress import meter
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import default_bundle_folder
@@ -67,14 +68,21 @@ def train_command(
         float, typer.Option(min=0, help="Weight of imitating EfficientNet-Lite0 cell by cell; 0: not at all.")
     ] = 0.0,
     keep: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the cells that are kept.")] = 2.3,
+    ray: Ray = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="With --ray: processes that train together.")] = 2,
 ) -> None:
-    """Train a new bundle, or one of its two stages. An interrupted run continues where it stopped."""
+    """Train a new bundle, or one of its two stages. An interrupted run continues where it stopped.
+
+    With --ray the report model is trained by several processes of a Ray cluster together, and each member of the graph
+    model by one; they see --data and --out at the same paths. Without it, it is plain torch in this process.
+    """
     with training_installed():
         from thinwire.receiver.training import train
         from thinwire.receiver.training.graph_stage import Learning
         from thinwire.receiver.training.presets import NANO, at_size, paper
         from thinwire.receiver.training.report_model import PLAIN, Weights
         from thinwire.receiver.training.report_stage import Schedule
+        from thinwire.receiver.training.spread import RaySpread
 
     chosen = NANO
     if preset == "paper":
@@ -112,10 +120,11 @@ def train_command(
             raise BadConfiguration(
                 f"{options.work} holds no finished report model", "Run train report-model with the same options first."
             )
-        run = train.train_report_model(options, progress)
+        spread = None if ray is None else RaySpread(ray, workers)
+        run = train.train_report_model(options, progress, spread)
         for summary in run.summaries:
             typer.echo(str(summary), err=True)
-        folder = options.work if stage == "report-model" else train.train_graph_model(options, run, progress)
+        folder = options.work if stage == "report-model" else train.train_graph_model(options, run, progress, spread)
     typer.echo(folder)
 
 

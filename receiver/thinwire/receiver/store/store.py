@@ -40,7 +40,7 @@ from thinwire.receiver.store.records import (
     item_of,
     prediction_detail,
 )
-from thinwire.receiver.store.removed_blobs import name_again
+from thinwire.receiver.store.removed_blobs import name_again, was_removed, write_again
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.shares import Limit, check_room, check_served, check_share, count, limits_of, usage_of
 from thinwire.receiver.store.tables import (
@@ -77,7 +77,7 @@ from thinwire.shared.formats.receipts import (
     read_receipt,
     sign_receipt,
 )
-from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey, digest
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database, insert_new
@@ -138,6 +138,11 @@ class Store(StudyQueries):
             # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
             if not found_here and _stored_receipt(connection, part.site, part.object) is None:
                 self._check(connection, part, size)
+            removed = was_removed(connection, digest(part.plaintext))
+        if removed:
+            with self._database.write(turn=part.site) as connection:
+                write_again(connection, digest(part.plaintext), self._clock.now())
+        # Outside of a transaction: an object store may take long.
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
         with self._database.write(turn=part.site) as connection:
@@ -147,8 +152,7 @@ class Store(StudyQueries):
                 self._check(connection, part, size)
             refuse_erased(connection, part.site, part.header.study)
             at = self._clock.now()
-            if name_again(connection, blob, at):
-                self._blobs.write(part.plaintext)
+            name_again(connection, blob)
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
             is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
             count(connection, part.site, size, is_new and not found_here, at)

@@ -34,6 +34,12 @@ TextKind = Literal["report", "note", "composed", "phantom", "proxy", "none"]
 or another patient's report with the same findings (a proxy, named so wherever a number comes from it)."""
 Progress = Callable[[str, float, float, str], None]
 """Of a long piece of work: (stage, done, total, words). The caller draws it."""
+
+
+def unheard(_stage: str, _done: float, _total: float, _words: str) -> None:
+    """A Progress that nobody draws."""
+
+
 # Shares of the training seeds or patients by role, cumulative.
 ROLES: tuple[tuple[Role, float], ...] = (("report", 0.62), ("graph", 0.84), ("validation", 0.89), ("calibration", 1.0))
 TEST_SEEDS = 1_000_000_000

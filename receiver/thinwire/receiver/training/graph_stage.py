@@ -24,7 +24,7 @@ from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.inference.calibration import quantiles
 from thinwire.receiver.inference.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, NetworkShape
-from thinwire.receiver.training.corpus import Progress
+from thinwire.receiver.training.corpus import Progress, unheard
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
 from thinwire.receiver.training.report_stage import Material, mixed_precision
 from thinwire.sender.graph.attention import cumulative
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 NOBODY = StudyKey(bytes(16))
 NO_BUNDLE = BundleId(bytes(16))
+
+
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,19 @@ def train_member(
     member.load_state_dict(best[1])
     log.info("%s: best validation AUC %.4f", name, best[0])
     return member.to("cpu").eval()
+
+
+def member_weights(
+    shape: NetworkShape,
+    train: tuple[list[Data], NDArray[np.float32]],
+    validation: tuple[list[Data], NDArray[np.float32]],
+    learning: Learning,
+    seed: int,
+    name: str,
+    progress: Progress = unheard,
+) -> Weights:
+    """The weights of `train_member`."""
+    return train_member(shape, train, validation, learning, seed, progress, name).state_dict()
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ It exists to make cross-attention mean something; what crosses the link are its 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -272,47 +273,75 @@ PLAIN = Weights(cell=0.0, grounding=0.0, null=0.0)
 """The paper's method: report and classification losses alone."""
 
 
-def losses(out: Outputs, target: Targets, weights: Weights) -> dict[str, Tensor]:
-    """The parts of the loss, each a scalar; their weighted sum is `total`."""
+def losses(
+    out: Outputs, target: Targets, weights: Weights, counts: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The parts of the loss, each a scalar; their weighted sum is `total`.
+
+    counts: `counted` of the batch of which these are some rows; each part is then their share of the batch's mean.
+    """
+    of = counted(target) if counts is None else counts
     following = target.tokens[:, 1:]
     # The end token is learned, padding is not: END != PAD.
-    parts = {"report": F.cross_entropy(out.logits[:, :-1].flatten(0, 1).float(), following.flatten(), ignore_index=PAD)}
+    logits = out.logits[:, :-1].flatten(0, 1).float()
+    said = F.cross_entropy(logits, following.flatten(), ignore_index=PAD, reduction="sum")
+    parts = {"report": said / of["tokens"]}
     known = ~target.labels.isnan()
     labels = target.labels.nan_to_num()
     finding = F.binary_cross_entropy_with_logits(out.finding_logits.float(), labels, reduction="none")
-    parts["finding"] = (finding * known).sum() / known.sum().clamp(min=1)
+    parts["finding"] = (finding * known).sum() / of["labels"]
     # Images with boxes teach the cells where; images with a label alone teach that some cell has it.
     cell = F.binary_cross_entropy_with_logits(
         out.cell_logits.float(), target.coverage, reduction="none", pos_weight=target.coverage.new_tensor(4.0)
     ).mean(1)
     some = F.binary_cross_entropy_with_logits(out.cell_logits.float().amax(1), labels, reduction="none")
     best = torch.where(target.boxed[:, None], cell + 0.1 * some, 0.1 * some)
-    parts["cell"] = (best * known).sum() / known.sum().clamp(min=1)
-    parts["grounding"], parts["null"] = grounding(out.attention[:, :-1].float(), target)
+    parts["cell"] = (best * known).sum() / of["labels"]
+    parts["grounding"], parts["null"] = grounding(out.attention[:, :-1].float(), target, of)
     if target.teacher is not None:
         likeness = F.cosine_similarity(out.imitation.float(), target.teacher, dim=-1)
-        parts["imitation"] = (1 - likeness).mean()
+        parts["imitation"] = (1 - likeness).sum() / of["cells"]
     total = parts["report"]
     for name in sorted(parts.keys() - {"report"}):
         total = total + getattr(weights, name) * parts[name]
     return {"total": total, **parts}
 
 
-def grounding(attention: Tensor, target: Targets) -> tuple[Tensor, Tensor]:
+def counted(target: Targets) -> dict[str, Tensor]:
+    """What the parts of the loss are means over: scalars, 1 or more."""
+    inside, outside = _grounded(target)
+    cells = target.coverage.new_tensor(float(target.coverage.shape[0] * target.coverage.shape[1]))
+    found = {
+        "tokens": (target.tokens[:, 1:] != PAD).sum(),
+        "labels": (~target.labels.isnan()).sum(),
+        "inside": inside.sum(),
+        "outside": outside.sum(),
+        "cells": cells,
+    }
+    return {name: value.float().clamp(min=1) for name, value in found.items()}
+
+
+def _grounded(target: Targets) -> tuple[Tensor, Tensor]:
+    """bool [B, T-1] each: the tokens that have to look into a box, and those that have to look nowhere."""
+    about = target.token_finding[:, 1:]
+    has_box = (target.coverage > 0.1).any(1)
+    return (about >= 0) & has_box.gather(1, about.clamp(min=0)), (about == -1) & target.boxed[:, None]
+
+
+def grounding(attention: Tensor, target: Targets, counts: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """-log of the attention inside the box for the tokens of a finding's sentence; -log of the null share for others.
 
     attention [B, T-1, N] of the positions that predict tokens 1..T-1. Words of a finding count where it has a box, the
-    others where the image's boxes are complete.
+    others where the image's boxes are complete. counts: as of `losses`.
     """
+    of = counted(target) if counts is None else counts
     about = target.token_finding[:, 1:]
     inside = torch.einsum("btn,bnf->btf", attention, (target.coverage > 0.1).to(attention.dtype))
     of_token = inside.gather(2, about.clamp(min=0)[..., None])[..., 0]
-    has_box = (target.coverage > 0.1).any(1)
-    positive = (about >= 0) & has_box.gather(1, about.clamp(min=0))
-    negative = (about == -1) & target.boxed[:, None]
+    positive, negative = _grounded(target)
     nothing = (1.0 - attention.sum(-1)).clamp(min=0)
 
-    def mean_of(value: Tensor, mask: Tensor) -> Tensor:
-        return (-(value.clamp(min=1e-4)).log() * mask).sum() / mask.sum().clamp(min=1)
+    def sum_of(value: Tensor, mask: Tensor) -> Tensor:
+        return (-(value.clamp(min=1e-4)).log() * mask).sum()
 
-    return mean_of(of_token, positive), mean_of(nothing, negative)
+    return sum_of(of_token, positive) / of["inside"], sum_of(nothing, negative) / of["outside"]

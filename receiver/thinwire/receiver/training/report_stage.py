@@ -20,7 +20,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from thinwire.receiver.training.corpus import FINDINGS, Progress, Sample
 from thinwire.receiver.training.presets import Preset
-from thinwire.receiver.training.report_model import ReportModel, Targets, Weights, losses
+from thinwire.receiver.training.report_model import ReportModel, Targets, Weights, counted, losses
+from thinwire.receiver.training.team import ALONE, Team
 from thinwire.receiver.training.tokenizer import stack_rows, target_tokens
 from thinwire.shared.formats.graph import CELL, Grid
 from thinwire.shared.storage.durable import replaced
@@ -133,6 +134,11 @@ def to_device(target: Targets, device: torch.device) -> Targets:
     return Targets(**moved)
 
 
+def rows_of(target: Targets, rows: NDArray[np.int64]) -> Targets:
+    """Some rows of a batch."""
+    return Targets(**{name: value[rows] for name, value in vars(target).items() if value is not None})
+
+
 def mixed_precision(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 here: on a GPU, and on a CPU with matrix tiles (AMX)."""
     if device.type == "cuda":
@@ -214,12 +220,37 @@ def rate(step: int, steps: int, schedule: Schedule) -> float:
     return schedule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
+class _Learner(nn.Module):
+    """The model with its losses, in the precision of its training: the module whose gradients a team shares."""
+
+    def __init__(self, model: ReportModel, weights: Weights, mixed: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = weights
+        self.mixed = mixed
+
+    def forward(
+        self, pixels: Tensor, valid: Tensor, target: Targets, seen: Tensor, counts: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.mixed):
+            out = self.model(pixels, valid, target.tokens, seen)
+        return losses(out, target, self.weights, counts)
+
+
 class ReportStage:
     """Trains a ReportModel; every epoch is durable, so that a killed run goes on to the same curve."""
 
     def __init__(
-        self, preset: Preset, schedule: Schedule, material: Material, tokenizer: Tokenizer, folder: Path
+        self,
+        preset: Preset,
+        schedule: Schedule,
+        material: Material,
+        tokenizer: Tokenizer,
+        folder: Path,
+        team: Team = ALONE,
     ) -> None:
+        """folder: for the state; where several processes train together, each of them sees it."""
+        self.team = team
         self.preset, self.schedule, self.material, self.tokenizer = preset, schedule, material, tokenizer
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.mixed = mixed_precision(self.device)
@@ -233,14 +264,19 @@ class ReportStage:
     def run(self, train: NDArray[np.int64], validation: NDArray[np.int64], progress: Progress) -> ReportModel:
         """Train to the end or to early stopping; returns the model that was best on the validation split."""
         self._resume()
-        board = SummaryWriter(str(self.state_path.with_name("tensorboard")), purge_step=len(self.history))
+        learner = self.team.together(self._learner())
+        board = None
+        if self.team.leads:
+            board = SummaryWriter(str(self.state_path.with_name("tensorboard")), purge_step=len(self.history))
         while len(self.history) < self.schedule.epochs and not self._stopped():
             epoch = len(self.history)
             began = time.monotonic()
-            row = {"epoch": epoch, **self._epoch(epoch, train, progress)}
+            row = {"epoch": epoch, **self._epoch(learner, epoch, train, progress)}
             row |= {f"validation_{name}": value for name, value in self.validate(validation, epoch).items()}
             row["seconds"] = round(time.monotonic() - began, 2)
             self.history.append(row)
+            if board is None:
+                continue
             if row["validation_total"] <= min(self._comparable()):
                 save(self.best_path, {"model": self.model.state_dict()})
             self._keep()
@@ -248,7 +284,9 @@ class ReportStage:
                 board.add_scalar(f"report model/{name}", value, epoch)
             board.flush()
             log.info("report model %s", json.dumps({k: round(v, 4) for k, v in row.items()}))
-        board.close()
+        if board is not None:
+            board.close()
+        self.team.wait()  # for the weights that the leading process keeps
         self.model.load_state_dict(torch.load(self.best_path, map_location=self.device, weights_only=True)["model"])
         return self.model.eval()
 
@@ -268,10 +306,11 @@ class ReportStage:
         last = self._material(len(self.history) - 1)
         return [h["validation_total"] for h in self.history if self._material(h["epoch"]) is last]
 
-    def _epoch(self, epoch: int, train: NDArray[np.int64], progress: Progress) -> dict[str, float]:
+    def _epoch(self, learner: nn.Module, epoch: int, train: NDArray[np.int64], progress: Progress) -> dict[str, float]:
         # All randomness of an epoch follows from its number, so that a resumed run takes the same way.
         random = np.random.default_rng((self.schedule.seed, epoch))
-        torch.manual_seed(self.schedule.seed * 1000 + epoch)
+        # Each process drops out other units; what is drawn of the batch is the same in all of them.
+        torch.manual_seed(self.schedule.seed * 1000 + epoch + (self.team.rank << 32))
         generator = torch.Generator().manual_seed(self.schedule.seed * 1000 + epoch)
         order = random.permutation(train)
         batches = [order[i : i + self.schedule.batch] for i in range(0, len(order), self.schedule.batch)]
@@ -288,7 +327,12 @@ class ReportStage:
             if self.schedule.moves:
                 pixels, target = move(pixels, target, generator)
             seen = narrowed(valid, target, self.schedule.narrow, generator)
-            parts = self._losses(tone(pixels, generator), valid, target, seen)
+            pixels, counts = tone(pixels, generator), self._counts(target)
+            # One row at no weight where the batch has none for this process: all processes take each step.
+            mine = self.team.rows(len(indices))
+            own, weight = (mine, 1.0) if len(mine) else (np.zeros(1, np.int64), 0.0)
+            parts = learner(pixels[own], valid[own], rows_of(target, own), seen[own], counts)
+            parts = {name: weight * value for name, value in parts.items()}
             (parts["total"] / self.schedule.accumulate).backward()
             if (number + 1) % self.schedule.accumulate == 0 or number + 1 == len(batches):
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -297,7 +341,7 @@ class ReportStage:
             for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach() * len(indices)
             progress("report model", epoch + (number + 1) / len(batches), self.schedule.epochs, f"epoch {epoch + 1}")
-        return {name: float(value) / len(order) for name, value in sums.items()}
+        return {name: float(value) / len(order) for name, value in self.team.mean(sums).items()}
 
     def _material(self, epoch: int) -> Material:
         small = self.preset.small_size if epoch < self.schedule.small_epochs else 0
@@ -310,24 +354,29 @@ class ReportStage:
     def _targets(self, material: Material, indices: Indices, asked: Sequence[bool] | NDArray[np.bool_]) -> Targets:
         return to_device(material.targets(indices, self.tokenizer, self.preset.max_tokens, asked), self.device)
 
-    def _losses(self, pixels: Tensor, valid: Tensor, target: Targets, seen: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
-            out = self.model(pixels, valid, target.tokens, seen)
-        return losses(out, target, self.schedule.weights)
+    def _learner(self) -> _Learner:
+        return _Learner(self.model, self.schedule.weights, self.mixed)
+
+    def _counts(self, target: Targets) -> dict[str, Tensor]:
+        """As `losses` takes them, so that the mean over the team is the mean over the batch."""
+        return {name: value / self.team.size for name, value in counted(target).items()}
 
     @torch.no_grad()
     def validate(self, indices: NDArray[np.int64], epoch: int) -> dict[str, float]:
-        """Mean losses over the validation split, at the epoch's working size."""
+        """Mean losses over the validation split, at the epoch's working size; in each process the same."""
         self.model.eval()
+        learner = self._learner()
         material = self._material(epoch)
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         for start in range(0, len(indices), self.schedule.batch):
             part = indices[start : start + self.schedule.batch]
-            pixels, valid = material.images(part, self.device)
-            target = self._targets(material, part, [False] * len(part))
-            for name, value in self._losses(pixels, valid, target, valid).items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(part)
-        return {name: value / max(1, len(indices)) for name, value in sums.items()}
+            whole = self._targets(material, part, [False] * len(part))
+            counts, mine = self._counts(whole), self.team.rows(len(part))
+            own, weight = (mine, len(part)) if len(mine) else (np.zeros(1, np.int64), 0)
+            pixels, valid = material.images(part[own], self.device)
+            for name, value in learner(pixels, valid, rows_of(whole, own), valid, counts).items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value * weight
+        return {name: float(value) / max(1, len(indices)) for name, value in self.team.mean(sums).items()}
 
     def _keep(self) -> None:
         save(

@@ -9,12 +9,12 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from thinwire.receiver.training.presets import NANO, Preset
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import ReportModel
 from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, described, save
+from thinwire.receiver.training.team import ALONE, Team
 from thinwire.receiver.training.tokenizer import learn_tokenizer, local_tokenizer
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
@@ -106,15 +107,25 @@ class ReportRun:
     """The yield of each data set, and the files left out."""
 
 
-def train(options: TrainOptions, progress: Progress) -> Path:
+class Spread(Protocol):
+    """Other processes that take a part of the work (`spread.py`); they see the run's folders and data."""
+
+    def report_model(self, options: TrainOptions) -> None:
+        """Train stage one to its end in the run's folder. Its preparation is done."""
+
+    def members(self, works: Sequence[Callable[[], graph_stage.Weights]]) -> Iterator[graph_stage.Weights]:
+        """The weights of the graph model's members, in order."""
+
+
+def train(options: TrainOptions, progress: Progress, spread: Spread | None = None) -> Path:
     """Train a bundle into `options.out`; returns that folder. The working folder beside it (`<out>.work`) resumes.
 
     Raises BadConfiguration when there is nothing to learn from or the folder holds another run's work.
     """
-    return train_graph_model(options, train_report_model(options, progress), progress)
+    return train_graph_model(options, train_report_model(options, progress, spread), progress, spread)
 
 
-def train_report_model(options: TrainOptions, progress: Progress) -> ReportRun:
+def train_report_model(options: TrainOptions, progress: Progress, spread: Spread | None = None) -> ReportRun:
     """Stage one. A stage that is done is only loaded."""
     work = options.work
     _may_be_replaced(options.out)
@@ -123,13 +134,43 @@ def train_report_model(options: TrainOptions, progress: Progress) -> ReportRun:
     with _timed(work, "preparation"):
         material, summaries = gather(options, work, progress)
     tokenizer = _tokenizer(options, material, work)
-    roles = {role: corpus.by_role(material.samples, role) for role in ("report", "graph", "validation", "calibration")}
+    roles = _roles(material)
     for role, indices in roles.items():
         if not len(indices):
             raise BadConfiguration(
                 f"no sample for {role}", "Train on more phantoms (at least 50) or a larger data set."
             )
-    stage = ReportStage(options.preset, options.schedule, material, tokenizer, work)
+    stage = _report_stage(options, material, tokenizer, roles, progress, ALONE)
+    if spread is not None and not options.report_model_done:
+        spread.report_model(options)
+    model = rounded(stage.run(roles["report"], roles["validation"], progress))
+    (work / REPORT_MODEL_DONE).touch()
+    return ReportRun(material, tokenizer, model, stage.history, stage.best(), roles, summaries)
+
+
+def join_report_model(options: TrainOptions, progress: Progress, team: Team) -> None:
+    """Train stage one as one process of a team, after the preparation of `train_report_model`."""
+    material, _ = gather(options, options.work, progress)
+    roles = _roles(material)
+    tokenizer = _tokenizer(options, material, options.work)
+    stage = _report_stage(options, material, tokenizer, roles, progress, team)
+    stage.run(roles["report"], roles["validation"], progress)
+
+
+def _roles(material: Material) -> dict[str, NDArray[np.int64]]:
+    return {role: corpus.by_role(material.samples, role) for role in ("report", "graph", "validation", "calibration")}
+
+
+def _report_stage(
+    options: TrainOptions,
+    material: Material,
+    tokenizer: Tokenizer,
+    roles: Mapping[str, NDArray[np.int64]],
+    progress: Progress,
+    team: Team,
+) -> ReportStage:
+    """The stage before its first or next epoch, its encoder pretrained where asked."""
+    stage = ReportStage(options.preset, options.schedule, material, tokenizer, options.work, team)
     if options.painting and not stage.state_path.exists():
         size = options.preset.small_size or options.preset.working_size
         pretrain(
@@ -138,15 +179,13 @@ def train_report_model(options: TrainOptions, progress: Progress) -> ReportRun:
             np.concatenate([roles["report"], roles["graph"]]),
             options.painting,
             options.schedule,
-            work / "painting.pt",
+            options.work / "painting.pt",
             progress,
         )
-    model = rounded(stage.run(roles["report"], roles["validation"], progress))
-    (work / REPORT_MODEL_DONE).touch()
-    return ReportRun(material, tokenizer, model, stage.history, stage.best(), roles, summaries)
+    return stage
 
 
-def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress) -> Path:
+def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress, spread: Spread | None = None) -> Path:
     """Stage two: graphs, MPNN, calibration, and the bundle."""
     work, material, tokenizer, model = options.work, run.material, run.tokenizer, run.model
     roles, history = run.roles, run.history
@@ -209,7 +248,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     )
     with _timed(work, "graph model"):
         coder = Coder(spec, _tables(options, run, read, spec, extractor, progress))
-        members = _members(options, shape, graphs_of, work, progress)
+        members = _members(options, shape, graphs_of, work, progress, spread)
         data, labels, context, rows = graphs_of("calibration")
         logits = np.stack([graph_stage.member_logits(member, data) for member in members])
     texts = np.array([int(graph.source) for graph in data], dtype=np.int64)
@@ -343,24 +382,29 @@ def _members(
     graphs_of: Callable[[str], Graphs],
     work: Path,
     progress: Progress,
+    spread: Spread | None,
 ) -> list[GraphNetwork]:
     paths = [work / f"member{number}.pt" for number in range(options.preset.mpnn_members)]
-    sets = None
-    members = []
-    for number, path in enumerate(paths):
-        member = GraphNetwork(shape)
-        if not path.exists():
-            sets = sets or (graphs_of("graph"), graphs_of("validation"))
-            member = graph_stage.train_member(
+    if missing := [number for number, path in enumerate(paths) if not path.exists()]:
+        train_set, validation_set = graphs_of("graph")[:2], graphs_of("validation")[:2]
+        works = [
+            partial(
+                graph_stage.member_weights,
                 shape,
-                sets[0][:2],
-                sets[1][:2],
+                train_set,
+                validation_set,
                 options.learning,
                 options.seed * 100 + number,
-                progress,
-                f"MPNN {number + 1}",
+                name=f"MPNN {number + 1}",
             )
-            save(path, member.state_dict())
+            for number in missing
+        ]
+        trained = (each(progress=progress) for each in works) if spread is None else spread.members(works)
+        for number, weights in zip(missing, trained, strict=True):
+            save(paths[number], weights)
+    members = []
+    for path in paths:
+        member = GraphNetwork(shape)
         member.load_state_dict(torch.load(path, weights_only=True))
         members.append(member.eval())
     return members
