@@ -1,5 +1,7 @@
 """The hub under load in docs/measured.md: this version at each number of clinics, beside the version before."""
 
+from collections.abc import Callable
+
 from benchmarks.evidence.results import Results, Row
 
 Line = tuple[str, str, str, str, str]
@@ -27,7 +29,7 @@ def lines(results: Results) -> list[Line]:
     return told
 
 
-_FIGURES = (
+_FIGURES: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("all connected", lambda row: f"{row['connect']['seconds']['most']:.1f} s, dialled over 10 s"),
     ("at rest", lambda row: f"{row['rest']['core_percent']:.2f} % of a core, {row['rest']['threads']} threads"),
     ("memory", lambda row: f"{row['rest']['memory_mb']:,.0f} MB"),
@@ -74,7 +76,7 @@ def _death(row: Row, deaths: Row) -> Line:
 def _beside(pair: dict[str, Row]) -> list[Line]:
     ours, theirs = pair["thinwire"], pair["Orthanc"]
     on = f"{ours['studies']:,} synthetic studies, PostgreSQL; Orthanc stores and indexes alone"
-    figures = (
+    figures: tuple[tuple[str, Callable[[Row], str]], ...] = (
         ("studies a second", lambda row: f"{row['studies_a_second']:,.1f}"),
         ("processor time a study", lambda row: f"{row['processor_ms_a_study']:.1f} ms"),
         ("processor time of the database a study", lambda row: f"{row['database_ms_a_study']:.1f} ms"),
