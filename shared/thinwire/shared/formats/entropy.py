@@ -30,6 +30,7 @@ class SymbolEncoder:
 
     def __init__(self) -> None:
         self._range = constriction.stream.queue.RangeEncoder()
+        self._one, self._table = np.zeros(1, np.int32), np.zeros((1, 2), np.float32)
 
     def put(self, symbols: IntArray, weights: Weights) -> None:
         """symbols: int32 [n]. weights: positive, [n, K], one row for each symbol."""
@@ -39,6 +40,11 @@ class SymbolEncoder:
     def flags(self, values: IntArray, chances: Weights) -> None:
         """values: 0 or 1, [n]. chances: [n], of 1, between 1 and WHOLE - 1."""
         self.put(values, _of_chances(chances))
+
+    def flag(self, value: bool, chance: int) -> None:
+        """As `flags`, of one, without arrays made anew: a payload has one for each cell of an image."""
+        self._one[0], self._table[0] = value, (WHOLE - chance, chance)
+        self._range.encode(self._one, _FAMILY, self._table)
 
     def uniform(self, values: Sequence[int], bound: int) -> None:
         """Numbers below `bound` (at most 2^24), all equally likely."""
@@ -63,6 +69,7 @@ class SymbolDecoder:
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(-len(data) % _WORD), ">u4")
         self._range = constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
+        self._table = np.zeros((1, 2), np.float32)
 
     def take(self, weights: Weights) -> IntArray:
         """int32 [n], each below K of weights [n, K]."""
@@ -71,6 +78,11 @@ class SymbolDecoder:
     def flags(self, chances: Weights) -> IntArray:
         """int32 [n], 0 or 1."""
         return self.take(_of_chances(chances))
+
+    def flag(self, chance: int) -> bool:
+        """As `flags`, of one."""
+        self._table[0] = WHOLE - chance, chance
+        return bool(self._decode(_FAMILY, self._table)[0])
 
     def uniform(self, count: int, bound: int) -> IntArray:
         """int32 [count], each below `bound`."""
@@ -98,7 +110,6 @@ def _table(weights: Weights) -> NDArray[np.float32]:
 
 
 def _of_chances(chances: Weights) -> NDArray[np.float32]:
-    # Called once for each cell of an image: np.stack would take most of a payload's time.
     table = np.empty((len(chances), 2), np.float32)
     table[:, 1] = chances
     table[:, 0] = WHOLE - table[:, 1]
