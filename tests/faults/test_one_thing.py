@@ -115,7 +115,7 @@ def at_each(*sites: tuple[Any, str, Of]) -> pytest.MarkDecorator:
 
 @at_each(
     (Bundles, "graph", lambda _self, _payload, study: study),
-    (Store, "add_prediction", lambda _self, waiting, *_: waiting.study),
+    (Store, "add_predictions", lambda _self, batch, *_: batch[0][0].study),
 )
 def test_inference(
     hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
