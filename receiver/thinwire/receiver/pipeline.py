@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 """Graphs in one inference batch."""
+MOST_DECODED = 256
+"""Graphs that are kept from their arrival to their prediction, which need not read and decode them again."""
 STILL = 600.0
 """Seconds after which the loop of inference without a turn has stopped: no batch takes as long."""
 PAUSE = 5.0
@@ -90,6 +92,8 @@ class HubPipeline:
         self._clock = clock
         self._batch = batch
         self._heartbeats = heartbeats or Heartbeats()
+        self._decoded: dict[tuple[StudyKey, Digest], FusedGraph] = {}
+        """Graphs that this process has stored and not yet predicted, by study and blob."""
         self._changed = threading.Event()
         self._idle_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -106,6 +110,8 @@ class HubPipeline:
                 self._quarantine.add(site, header.study, object, plaintext, error)
             raise
         receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
+        if isinstance(content, FusedGraph) and len(self._decoded) < MOST_DECODED:
+            self._decoded[header.study, digest(plaintext)] = content
         self._received(site, object)
         if header.kind is Kind.GRAPH:
             self.store.parked.release(INFERENCE, item_of(site, header.study))
@@ -266,6 +272,8 @@ class HubPipeline:
             ]
             if predicted:
                 self._add(predicted, claim)
+        if not claim.pieces:
+            self._decoded.clear()  # other processes have predicted them
         return len(claim.pieces)
 
     def _add(self, batch: list[tuple[PendingGraph, StoredPrediction]], claim: Claim[PendingGraph]) -> None:
@@ -285,7 +293,10 @@ class HubPipeline:
 
     def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
         """The graph in a list, under the name of the bundle that reads it; empty for one that cannot be read."""
+        known = self._decoded.pop((pending.study, pending.blob), None)
         try:
+            if known is not None:
+                return [self._bundles.to_read(known)]
             return [self._bundles.graph(self.store.blob(pending.blob), pending.study)]
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             self.store.parked.park(INFERENCE, item_of(pending.site, pending.study), error)
