@@ -41,7 +41,7 @@ def _ray() -> Iterator[None]:
 
 
 def test_a_payload_that_kills_its_process_is_refused_alone(tmp_path: Path) -> None:
-    refused_alone(lambda *given: RayTasks(*given, "local"), tmp_path)
+    refused_alone(partial(RayTasks, address="local"), tmp_path)
 
 
 def test_the_archive_and_a_cohort_are_made_by_command(
