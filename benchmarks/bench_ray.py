@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ray.json")
     asked = parser.parse_args()
+    os.nice(19)  # Ray gives its workers a low priority; so every arm has the lowest
     bundle = load_bundle(default_bundle_folder())
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.bench_ray --graphs {asked.graphs} --repeats {asked.repeats} "
