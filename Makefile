@@ -8,7 +8,7 @@ STUDIES ?=
 # Real training images of the shipped bundle; DATA= trains on phantoms only.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest soak attack fuzz sbom wire commands clean
+.PHONY: setup clinic packages lock lowest demo story bundle bench-link test lint types contracts pytest soak attack fuzz sbom wire commands clean
 
 LOCKS = requirements/set_up.py requirements/build.lock
 
@@ -29,6 +29,13 @@ $(CLINIC)/.ready: pyproject.toml $(LOCKS) requirements/clinic.lock
 	@$(PYTHON) requirements/set_up.py $(CLINIC) requirements/clinic.lock
 	@touch $@
 
+# Debian packages of both ends for installation without a network, into PACKAGES: the clinic's takes minutes, the hub's,
+# with torch, a quarter of an hour. For the Debian release and the Python of this machine.
+PACKAGES ?= build/packages
+packages: $(STAMP)
+	$(BIN)/python packaging/build_deb.py sender --out $(PACKAGES)
+	$(BIN)/python packaging/build_deb.py receiver --out $(PACKAGES)
+
 # Writes the locks: the newest releases for new packages; UPGRADE=--upgrade for all packages,
 # UPGRADE="--upgrade-package numpy" for one. Every Python from 3.11 to 3.13; Linux, any processor with wheels.
 UPGRADE ?=
@@ -41,6 +48,8 @@ lock: $(UV)
 	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra cluster --extra dev \
 		-c requirements/torch.txt --no-emit-package torch -o requirements/development.lock
 	$(LOCK) $(HASHED) pyproject.toml --extra sender -c requirements/development.lock -o requirements/clinic.lock
+	$(LOCK) $(HASHED) pyproject.toml --extra receiver --extra cluster -c requirements/development.lock \
+		-c requirements/torch.txt --no-emit-package torch -o requirements/hub.lock
 	echo hatchling editables | tr ' ' '\n' | $(LOCK) $(HASHED) - -c requirements/development.lock -o requirements/build.lock
 	echo cyclonedx-bom | $(LOCK) $(HASHED) - -c requirements/development.lock -o requirements/sbom.lock
 	sed -i "s/ $(EVERYWHERE)//" requirements/*.lock

@@ -1,30 +1,43 @@
 """The load laboratory: N clinics on real TLS streams, on a hub of this version and, beside it, of the version before.
 
-    python -m benchmarks.load [--before FOLDER] [--clinics 100,500,2000] [--quick] [--out FILE]
+    python -m benchmarks.load [--before FOLDER] [--parts sqlite,postgresql,deaths,orthanc] [--clinics 100,500,2000]
+        [--quick] [--out FILE]
 
 FOLDER: a checkout of the version before. The generator is this version's; it speaks the protocol that both versions
-speak. Generator and hub share the machine's cores: processor times are the hub's own, from /proc; times of
-transfers and connections hold the generator's share. Each number of clinics has a hub of its own.
+speak. Generator, hub and database share the machine's cores: processor times are the hub's own, from /proc; times of
+transfers and connections hold the generator's share. Each number of clinics has a hub of its own. Parts:
+
+- sqlite: the scenarios on one `serve`, both versions.
+- postgresql: the same on one `serve` with PostgreSQL, this version.
+- deaths: kills in a cluster of three replicas with PostgreSQL and an S3 server (moto's).
+- orthanc: the same studies at Orthanc and here, both with PostgreSQL. Debian: orthanc, orthanc-postgresql, dcmtk.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.cluster import DURABLE, Cluster
 from benchmarks.load.fleet import STUDIES_A_DAY, allow_descriptors
 from benchmarks.load.hub import ROOT, LoadHub
+from benchmarks.load.kills import deaths
+from benchmarks.load.orthanc import beside, installed
 from benchmarks.load.processes import commit
-from benchmarks.load.scenarios import QUICK, WHOLE, Row, Scenarios, slope
+from benchmarks.load.scenarios import QUICK, WHOLE, Extent, Row, Scenarios, slope
 from benchmarks.load.studies import StudyMaker
 from benchmarks.machine import machine
 from benchmarks.provenance import bundle_facts
+from tests.support.postgresql import PostgresServer
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
+PARTS = ("sqlite", "postgresql", "deaths", "orthanc")
 CLINICS, QUICK_CLINICS = "100,500,2000", "50,100"
 OUT = Path(__file__).parents[1] / "results" / "load.json"
 WANTED = 5000
@@ -71,6 +84,7 @@ def _least(row: Row) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--clinics")
     parser.add_argument("--quick", action="store_true", help="Minutes, and too few for figures.")
     parser.add_argument("--out", type=Path, help=f"By default {OUT.name} of the results; --quick writes none.")
@@ -80,9 +94,10 @@ def main() -> None:
     numbers = [int(each) for each in (given.clinics or (QUICK_CLINICS if given.quick else CLINICS)).split(",")]
     bundle = load_bundle(default_bundle_folder())
     maker = StudyMaker(bundle)
+    parts = given.parts.split(",")
     checkouts = {"before": given.before, "after": ROOT} if given.before else {"after": ROOT}
     result: dict[str, Any] = {
-        "command": f"python -m benchmarks.load --clinics {','.join(map(str, numbers))}"
+        "command": f"python -m benchmarks.load --parts {given.parts} --clinics {','.join(map(str, numbers))}"
         + (" --before FOLDER" if given.before else "")
         + (" --quick" if given.quick else ""),
         "machine": machine(),
@@ -92,14 +107,19 @@ def main() -> None:
         "versions": {name: commit(checkout) for name, checkout in checkouts.items()},
         "runs": {},
     }
-    for name, checkout in checkouts.items():
-        rows = result["runs"][f"{name}, SQLite"] = []
-        for clinics in numbers:
-            rows.append(asyncio.run(_measured(checkout, clinics, maker, extent)))
-            print(json.dumps({name: rows[-1]}), flush=True)
+    if "sqlite" in parts:
+        for name, checkout in checkouts.items():
+            result["runs"][f"{name}, SQLite"] = [_alone(checkout, clinics, maker, extent) for clinics in numbers]
+    if "postgresql" in parts:
+        result["runs"]["after, PostgreSQL"] = [_on_postgresql(clinics, maker, extent) for clinics in numbers]
     result["slopes"] = {name: slopes(rows) for name, rows in result["runs"].items()}
-    if given.before:
+    if given.before and "sqlite" in parts:
         result["ratios"] = ratios(result["runs"]["before, SQLite"], result["runs"]["after, SQLite"])
+    if "deaths" in parts:
+        result["deaths"] = _deaths(maker, *((20, 1) if given.quick else (200, 5)))
+    if "orthanc" in parts and installed():
+        with _folder() as folder:
+            result["beside"] = beside(folder, maker, *((200, 20) if given.quick else (3000, 100)))
     out = given.out or (None if given.quick else OUT)
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -107,16 +127,44 @@ def main() -> None:
         print(json.dumps({name: result.get(name) for name in ("slopes", "ratios")}, indent=1))
 
 
-async def _measured(checkout: Path, clinics: int, maker: StudyMaker, extent: Any) -> Row:
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="thinwire-load-"))
     try:
-        hub = LoadHub(folder / "lab", checkout)
-        began = time.monotonic()
-        joined = await asyncio.to_thread(hub.make, clinics)
-        print(f"{clinics} clinics joined in {time.monotonic() - began:.0f} s", flush=True)
-        return await Scenarios(hub, joined, maker, extent).run()
+        yield folder
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alone(checkout: Path, clinics: int, maker: StudyMaker, extent: Extent, database: str | None = None) -> Row:
+    with _folder() as folder:
+        environment = {} if database is None else {"THINWIRE_RECEIVER_DATABASE": database}
+        hub = LoadHub(folder / "lab", checkout, environment)
+        began = time.monotonic()
+        joined = hub.make(clinics)
+        print(f"{checkout.name}: {clinics} clinics joined in {time.monotonic() - began:.0f} s", flush=True)
+        return asyncio.run(Scenarios(hub, joined, maker, extent).run())
+
+
+def _on_postgresql(clinics: int, maker: StudyMaker, extent: Extent) -> Row:
+    postgres = PostgresServer(settings=DURABLE)
+    try:
+        postgres.start()
+        return _alone(ROOT, clinics, maker, extent, postgres.url())
+    finally:
+        postgres.remove()
+
+
+def _deaths(maker: StudyMaker, clinics: int, times: int) -> Row:
+    postgres = PostgresServer(settings=DURABLE)
+    try:
+        postgres.start()
+        with _folder() as folder:
+            return asyncio.run(
+                deaths(Cluster(folder / "cluster", postgres, work={"predict": 2}), maker, clinics, times)
+            )
+    finally:
+        postgres.remove()
 
 
 if __name__ == "__main__":

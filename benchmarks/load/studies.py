@@ -6,14 +6,15 @@ its graph, so that no two payloads are alike. Previews and crops of one phantom 
 once. Nobody's X-ray.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pydicom
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.link.studies import SEED, STUDIES, StudySize, make_study
-from thinwire.receiver.training.phantoms.phantom import describe
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.pipeline import GraphMaker, crops_of, preview_of
@@ -74,6 +75,8 @@ class LoadStudy:
 @dataclass(frozen=True)
 class _Template:
     file: bytes = field(repr=False)
+    uids: tuple[bytes, ...]
+    """Of study, series and instance: at least 30 digits each, as all of "2.25."."""
     seed: bytes
     graph: FusedGraph = field(repr=False)
     read: FileRead
@@ -83,6 +86,9 @@ class _Template:
     def numbered(self, number: int) -> bytes:
         """The file of another study."""
         head = self.file[:_HEADER].replace(self.seed, b"%d" % number)
+        for place, uid in enumerate(self.uids, 1):
+            last = b"%d%d" % (place, number)
+            head = head.replace(uid, uid[: -len(last)] + last)
         return head + self.file[_HEADER:]
 
 
@@ -141,7 +147,17 @@ def _template(maker: GraphMaker, file: bytes, seed: int) -> _Template:
     graph = maker.make_graph(study).graph
     read = FileRead.fitting(0, "", open_radiograph(file).display, ())
     preview = preview_of(study.frontal, _PREVIEW_BYTES)
-    return _Template(file, b"%d" % describe(seed).seed, graph, read, preview, crops_of(study.frontal, graph))
+    header = pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True)
+    uids = header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID
+    return _Template(
+        file,
+        tuple(each.encode() for each in uids),
+        b"%d" % seed,
+        graph,
+        read,
+        preview,
+        crops_of(study.frontal, graph),
+    )
 
 
 def _sealed(clinic: Clinic, study: StudyKey, kind: Kind, plaintext: bytes) -> LoadObject:

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from tests.support.dicoms import chest, dicom
 
 ROOT = Path(__file__).parents[2]
-LOCKS = "build", "clinic", "development", "fuzz", "sbom"
+LOCKS = "build", "clinic", "development", "fuzz", "hub", "sbom"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -33,7 +33,12 @@ def test_every_package_has_one_version_and_hashes_and_no_address(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "extras"), [("clinic", ["sender"]), ("development", ["sender", "receiver", "training", "dev"])]
+    ("name", "extras"),
+    [
+        ("clinic", ["sender"]),
+        ("hub", ["receiver", "cluster"]),
+        ("development", ["sender", "receiver", "training", "dev"]),
+    ],
 )
 def test_the_lock_has_what_the_project_asks_for(name: str, extras: list[str]) -> None:
     """Else pyproject.toml was changed without `make lock`."""
@@ -46,6 +51,7 @@ def test_the_lock_has_what_the_project_asks_for(name: str, extras: list[str]) ->
 def test_what_two_locks_have_has_one_version() -> None:
     development = locked("development") | locked("build")
     assert locked("clinic").items() <= development.items()
+    assert locked("hub").items() <= development.items()
     assert all(development[name] == version for name, version in locked("build").items())
 
 

@@ -296,7 +296,7 @@ def test_studies_predictions_requests_and_receipts_read_as_they_were(hub: Hub) -
     }
     assert [waiting.study for waiting in hub.store.untriaged()] == [URGENT]
     assert hub.pipeline().predict_waiting() == 1
-    assert (hub.store.event_stamp(), hub.store.untriaged()) == (15, [])
+    assert (events_of(hub)[-1][0], hub.store.untriaged()) == (15, [])
 
 
 def test_the_complete_study_is_shown_and_exported(data: Path, tmp_path: Path) -> None:

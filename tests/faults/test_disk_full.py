@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.two_ends import TwoEnds, samples
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.shared.errors import DiskFull
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -67,7 +68,7 @@ def test_a_full_hub_gives_no_receipt_and_the_clinic_says_why_it_waits(tmp_path: 
     ends.make_parts()
     full = SmallDisk(reserve=0)
     full.left = 0
-    ends.inbox._disk = full
+    ends.inbox = FolderInbox(ends.folder / "hub" / "inbox", full, ends.clock)
     uplink, ingest = ends.uplink(), ends.ingest()
     ends.carry_on(uplink, ingest)
 

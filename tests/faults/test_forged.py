@@ -156,7 +156,7 @@ def test_a_lying_size_takes_no_memory(ends: TwoEnds) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20
-    assert (ends.inbox.folder / SITE / digest(data).hex()).stat().st_size == 45
+    assert (ends.folder / "hub" / "inbox" / SITE / digest(data).hex()).stat().st_size == 45
     ingest.close()
 
 

@@ -33,7 +33,7 @@ from thinwire.receiver.pipeline import INFERENCE, RECEIVING, HubPipeline
 from thinwire.receiver.store.records import item_of
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.targets import DicomTarget
-from thinwire.receiver.transport.inbox import Inbox, Partial
+from thinwire.receiver.transport.inbox import FilePartial, FolderInbox
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.session import SENDING
 from thinwire.shared.formats.bundle import Bundle
@@ -217,9 +217,9 @@ def test_forwarding(
     (HubPipeline, "put", lambda _self, _site, _object, header, *_: header.study),
     (Store, "put", lambda _self, part: part.header.study),
     (Store, "stored_receipt", lambda _self, _site, name: name),
-    (Inbox, "open", lambda _self, _site, name, *_: name),
-    (Partial, "append", lambda self, _: digest_of(self)),
-    (Partial, "sync", lambda self: digest_of(self)),
+    (FolderInbox, "open", lambda _self, _site, name, *_: name),
+    (FilePartial, "append", lambda self, _: digest_of(self)),
+    (FilePartial, "sync", lambda self: digest_of(self)),
 )
 def test_receiving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
@@ -245,7 +245,7 @@ def test_receiving(
     assert ends.store.parked.items() == []
 
 
-def digest_of(partial: Partial) -> bytes:
+def digest_of(partial: FilePartial) -> bytes:
     return bytes.fromhex(partial.path.name)
 
 

@@ -15,7 +15,7 @@ from tests.support.two_ends import sealed_file
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.offline import ImportOutcome
 from thinwire.receiver.operations.backup import record_taken
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, peek
@@ -277,7 +277,7 @@ def test_half_of_it_came_by_the_link(pair: StickPair) -> None:
     pair.accept([big])
     outbox = pair.clinic.open(pair)
     with open_hub(pair.hub, pair.clock, pair.disk) as hub:
-        inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+        inbox = FolderInbox(hub.data / "inbox", hub.disk, hub.clock)
         pipeline = hub.pipeline()
         session = IngestSession(pair.clinic.site, inbox, pipeline, hub.clock, hub.disk)
         session.receive(wire.Up(hello=wire.Hello(version=VERSION)))

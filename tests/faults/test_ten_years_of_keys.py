@@ -20,7 +20,7 @@ from thinwire.receiver.sites import keyring, rotation
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import KeyKind, load_keyring, make_keyring
 from thinwire.receiver.store.tables import HUB, epochs, objects
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.sender.enrolment import join, load_enrolment
 from thinwire.sender.outbox.epochs import Epochs
@@ -67,7 +67,7 @@ class Years:
         self.keys = rotation.in_use(found, self.database)
         self.hub = HubEnd(self.folder / "hub", b"", self.keys, self.disk, self.clock, [], self.database)
         self.server = issue_server(self.keys.authority, (), self.clock)
-        self.inbox = Inbox(self.folder / "hub" / "inbox", self.disk, self.clock)
+        self.inbox = FolderInbox(self.folder / "hub" / "inbox", self.disk, self.clock)
 
     def outbox(self) -> Outbox:
         """The clinic, as it starts."""

@@ -17,7 +17,7 @@ from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.store.content import Content, Examiner, Files
 from thinwire.receiver.store.news import News
-from thinwire.receiver.store.quarantine import ObjectQuarantine
+from thinwire.receiver.store.quarantine import FolderQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB
 from thinwire.shared.clock import Clock, SystemClock
@@ -30,6 +30,8 @@ from thinwire.shared.storage.blobs import FolderBlobs
 from thinwire.shared.storage.database import Database, engine_of
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database
+from thinwire.shared.storage.object_blobs import ObjectBlobs
+from thinwire.shared.storage.object_store import ObjectStore
 
 
 @cache
@@ -77,7 +79,8 @@ class AnyContent(Examiner):
 
 
 class HubEnd:
-    """empty: the database before the first start, as `served` gives it. database: another one in its place."""
+    """empty: the database before the first start, as `served` gives it. database: another one in its place. objects:
+    holds the blobs, if not the folder."""
 
     def __init__(
         self,
@@ -88,13 +91,14 @@ class HubEnd:
         clock: Clock,
         refusals: list[ThinwireError],
         database: Database | None = None,
+        objects: ObjectStore | None = None,
     ) -> None:
         path = folder / "thinwire.db"
         if database is None and not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(empty)
         self.database = database or Database(path, engine_of(path))
-        self.blobs = FolderBlobs(folder / "blobs", disk)
+        self.blobs = FolderBlobs(folder / "blobs", disk) if objects is None else ObjectBlobs(objects, "blobs")
         self.store = Store(self.database, self.blobs, disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
         self.audit = Audit(self.database, keys.signing)
@@ -104,7 +108,7 @@ class HubEnd:
             self.enrolment,
             Bundles(folder / "bundles"),
             AnyContent(refusals),
-            ObjectQuarantine(folder / "quarantine", disk, clock),
+            FolderQuarantine(folder / "quarantine", disk, clock),
             self.audit,
             clock,
         )

@@ -108,7 +108,7 @@ def storescu(port: int, path: Path, aet: str = "XRAY1") -> None:
 
 
 @contextlib.contextmanager
-def running(words: list[str], port: int) -> Iterator[None]:
+def running(words: list[str], port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """A server as a process of its own, until the block ends; it is there once its port takes connections."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -119,7 +119,7 @@ def running(words: list[str], port: int) -> Iterator[None]:
             assert process.poll() is None, f"{words[0]} ended with {process.returncode}"
             assert time.monotonic() < deadline, f"{words[0]} does not listen"
             time.sleep(0.02)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(30)

@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import replace
 
 from tests.support.clock import FakeClock
-from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, SYNC_BYTES, SYNC_SECONDS
+from thinwire.receiver.transport.inbox import SYNC_BYTES
+from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, SYNC_SECONDS
 from thinwire.sender.transport.flow import Flow
 from thinwire.sender.transport.pace import Pace, RateSample
 

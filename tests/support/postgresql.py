@@ -23,6 +23,8 @@ from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.storage.migrations import create_database
 
 USER = "postgres"
+PATIENCE = 60.0
+"""Seconds until it takes connections."""
 SETTINGS = {
     # The power stays on: what a killed server wrote is in the kernel's memory.
     "fsync": "off",
@@ -59,6 +61,7 @@ class PostgresServer:
         if self._user is not None:
             shutil.chown(self.folder, self._user)
         self._data = self.folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N", "-D", self._data)
         listen = {"listen_addresses": "127.0.0.1" if tcp else "", "port": self.port}
         chosen = {**SETTINGS, **settings, **listen, "unix_socket_directories": self.folder}
@@ -73,40 +76,49 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, also after `kill`; it takes connections when this returns."""
-        with (self.folder / "log").open("ab") as log:
-            command = [str(self._programs / "postgres"), "-D", str(self._data)]
-            # A child of this process, which waits for its end: as a zombie it would seem to run.
-            self._process = subprocess.Popen(command, user=self._user, cwd=self.folder, stdout=log, stderr=log)
+        with (self.folder / "log").open("a") as log:
+            words = self._as_user("postgres", "-D", self._data)
+            # A child of this process, which waits for it: a killed server whose number stays would seem to run.
+            self._process = subprocess.Popen(words, cwd=self.folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + PATIENCE
         while True:
-            try:
+            with contextlib.suppress(self._psycopg.OperationalError):
                 self.sql("SELECT 1")
-            except self._psycopg.OperationalError:
-                assert self._process.poll() is None, (self.folder / "log").read_text()
-                time.sleep(0.02)
-            else:
                 return
+            told = (self.folder / "log").read_text()[-2000:]
+            assert self._process.poll() is None, told
+            assert time.monotonic() < deadline, told
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Stop it, with its connections."""
+        assert self._process is not None
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(60)
+        self._process.wait(PATIENCE)
 
     @property
     def pid(self) -> int:
         """Of the main process."""
+        assert self._process is not None
         return self._process.pid
 
     def kill(self) -> None:
-        """kill -9 of the server and its processes."""
-        main = self._process.pid
-        for each in [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]:
+        """kill -9 of the server and its processes; none runs when this returns."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGSTOP)  # it starts no other in the meantime
+        each = [*map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
+        self._process.kill()
+        for process in each:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
-        self._process.wait(60)
+                os.kill(process, signal.SIGKILL)
+        self._process.wait()
+        for process in each:
+            while _runs(process):
+                time.sleep(0.01)
 
     def remove(self) -> None:
-        if self._process.poll() is None:
-            self.kill()
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def sql(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
@@ -129,11 +141,22 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str | Path) -> None:
         # Not into a pipe, which the server would keep open.
         with (self.folder / "programs").open("w+") as said:
-            # Not `user=`: Python then forks, and gRPC's threads do not survive that.
-            as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if self._user else []
-            command = [*as_user, self._programs / program, *arguments]
+            command = self._as_user(program, *arguments)
             done = subprocess.run(command, cwd=self.folder, stdout=said, stderr=said)
             assert done.returncode == 0, (said.seek(0), said.read())
+
+    def _as_user(self, program: str, *arguments: str | Path) -> list[str | Path]:
+        # Not by `user=`: Python then forks, and gRPC's threads do not survive that.
+        ids = ["setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--clear-groups"] if self._user else []
+        return [*ids, self._programs / program, *arguments]
+
+
+def _runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 @cache

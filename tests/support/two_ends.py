@@ -17,9 +17,10 @@ from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import objects
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox, Inbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.receiver.transport.limits import SiteLimits
+from thinwire.receiver.transport.pieces import PieceInbox
 from thinwire.sender.outbox.entries import EntryState, OutboxEntry
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
@@ -33,6 +34,7 @@ from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Ur
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database, open_database
+from thinwire.shared.storage.object_store import object_store
 
 SITE = SiteName("north-valley")
 PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
@@ -93,7 +95,15 @@ def open_clinic(
 class TwoEnds:
     """folder: holds clinic/ and hub/. Everything else is built from there, by `switch_on`."""
 
-    def __init__(self, folder: Path, clock: FakeClock | None = None, limits: SiteLimits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: FakeClock | None = None,
+        limits: SiteLimits | None = None,
+        objects: str | None = None,
+    ) -> None:
+        """objects: the URL of an object store that holds the hub's blobs and pieces."""
+        self._objects = objects
         self.folder = folder
         self.clock = clock or FakeClock()
         self.limits = limits
@@ -109,13 +119,21 @@ class TwoEnds:
         self.outbox = self.new_outbox()
         if hub := self.__dict__.pop("hub", None):
             hub.database.close()
-        self.inbox = Inbox(self.folder / "hub" / "inbox", self.disk, self.clock)
+        self.objects = None if self._objects is None else object_store(self._objects, self.disk)
+        self.inbox = self.new_inbox()
+
+    def new_inbox(self) -> Inbox:
+        """The hub's inbox as another process sees it."""
+        folder = self.folder / "hub" / "inbox"
+        if self.objects is None:
+            return FolderInbox(folder, self.disk, self.clock)
+        return PieceInbox(self.hub.database, self.objects, folder, self.disk, self.clock)
 
     @cached_property
     def hub(self) -> HubEnd:
         """Opened when it is needed: many tests need the clinic alone."""
         empty, _ = served(KEYS, SITE, SITE_SIGNING)
-        return HubEnd(self.folder / "hub", empty, KEYS, self.disk, self.clock, self.refusals)
+        return HubEnd(self.folder / "hub", empty, KEYS, self.disk, self.clock, self.refusals, objects=self.objects)
 
     @property
     def store(self) -> Store:
@@ -180,6 +198,7 @@ class TwoEnds:
     def lose_unsynced(self) -> None:
         """At a power cut: the hub's partial objects lose bytes that were written and not made durable."""
         for path in (self.folder / "hub" / "inbox").glob("*/*"):
+            assert isinstance(self.inbox, FolderInbox)
             durable = self.inbox.durable(path)
             data = path.read_bytes()
             path.write_bytes(data[:durable] + b"\xa5" * (len(data) - durable))
@@ -198,6 +217,7 @@ class TwoEnds:
             assert receipts >= {part.object for part in entry.parts}
         assert not blobs_of(self)
         assert not self.store.undelivered_receipts(SITE)
+        assert not self.inbox.objects(SITE)
         assert not list((self.folder / "hub" / "inbox").glob("*/*"))
 
 

@@ -11,7 +11,7 @@ from tests.support.reading_room import ReadingRoom
 from tests.support.scripted_link import ScriptedLink
 from tests.support.xray_machine import Machine
 from thinwire.receiver.hub import Hub, make_hub, open_hub
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.sender.config import DicomLimits, DicomSettings, SenderConfig
 from thinwire.sender.config import Machine as MachineSettings
@@ -69,7 +69,7 @@ class Whole:
         self.port = Port(PORT, database, arrivals, self.quarantine, self.disk, self.clock, Listeners(), DicomLimits())
         self.service = Service(self.pipeline, None, self.quarantine, self.clock, self.port)  # type: ignore[arg-type]
         self.room = ReadingRoom(self.hub)
-        self.inbox = Inbox(self.folder / "inbox", self.disk, self.clock)
+        self.inbox = FolderInbox(self.folder / "inbox", self.disk, self.clock)
 
     @contextmanager
     def machine(self) -> Iterator[Machine]:

@@ -17,18 +17,21 @@ from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.receiver.decoding.process import EXAMINING, RENDERING, DecodingProcess
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.export.best_image import StudyImages
-from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.sites.rotation import advance, in_use
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.news import News
-from thinwire.receiver.store.quarantine import ObjectQuarantine
+from thinwire.receiver.store.quarantine import FolderQuarantine, ObjectQuarantine, SharedQuarantine
+from thinwire.receiver.store.shared_bundles import SharedBundles
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB, audit, sites
 from thinwire.receiver.store.worklist_query import Worklist
+from thinwire.receiver.transport.inbox import FolderInbox, Inbox
 from thinwire.receiver.transport.partial_reader import PartialReader
+from thinwire.receiver.transport.pieces import PieceInbox
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.heartbeats import Heartbeats
@@ -71,8 +74,18 @@ class Hub:
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
         """The best available image of each study. process: decodes; by default the one of the readers."""
-        arriving = PartialReader(self.data / "inbox", self.enrolment)
+        arriving = PartialReader(self.inbox(), self.enrolment)
         return StudyImages(self.store, arriving, Decoder(process, self.settings.largest_study))
+
+    def inbox(self) -> Inbox:
+        if self.objects is None:
+            return FolderInbox(self.data / "inbox", self.disk, self.clock)
+        return PieceInbox(self.database, self.objects, self.data / "inbox", self.disk, self.clock)
+
+    def quarantine(self) -> ObjectQuarantine:
+        if self.objects is None:
+            return FolderQuarantine(self.data / "quarantine", self.disk, self.clock)
+        return SharedQuarantine(self.objects, self.clock)
 
     def damaged_blobs(self) -> Blobs:
         """Damaged blobs as they were found, set aside by `check --repair`."""
@@ -80,13 +93,12 @@ class Hub:
 
     def pipeline(self) -> HubPipeline:
         examiner = Examiner(self.bundles.coder, Decoder(EXAMINING, self.settings.largest_study))
-        quarantine = ObjectQuarantine(self.data / "quarantine", self.disk, self.clock)
         return HubPipeline(
             self.store,
             self.enrolment,
             self.bundles,
             examiner,
-            quarantine,
+            self.quarantine(),
             self.audit,
             self.clock,
             self.settings.batch,
@@ -98,10 +110,15 @@ class Hub:
         return Drafting(self.store, self.bundles, self.settings.draft, idle)
 
 
-def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str | None = None) -> BundleId:
-    """Create a hub in `data` with this default bundle. database: the URL of PostgreSQL, for the settings; else the
-    environment's. Raises BadConfiguration if the folder or the database already holds a hub."""
-    settings = settings_of({"database": database} if database else {})
+def make_hub(
+    data: Path, bundle: Path, disk: Disk, clock: Clock, database: str | None = None, blobs: str | None = None
+) -> BundleId:
+    """Create a hub in `data` with this default bundle. database, blobs: the URLs of PostgreSQL and of an object store,
+    for the settings; else the environment's. Raises BadConfiguration if the folder or the database already holds a
+    hub."""
+    given = {"database": database, "blobs": blobs}
+    settings = settings_of({name: value for name, value in given.items() if value})
+    objects = objects_of(settings, disk)
     if (data / FILE).exists():
         raise BadConfiguration(
             "the folder already holds a hub", "Choose another --data folder; a hub is never replaced."
@@ -109,19 +126,26 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str |
     disk.make_folder(data)
     if any(each.name != "bundles" for each in data.iterdir()):
         raise BadConfiguration("the folder is not empty", "Choose an empty --data folder for the new hub.")
-    id = add_bundle(data / "bundles", bundle, disk)
-    make_default(data / "bundles", id, disk)
+    id = None if objects is not None else _first_bundle(Bundles(data / "bundles"), bundle, disk)
     make_keyring(data / "keys", disk, clock)
     create_database(place_of(data, settings), HUB)
-    with _opened(data, settings) as made, made.read() as connection:
-        if made.shared and connection.scalar(select(or_(exists().select_from(sites), exists().select_from(audit)))):
-            raise BadConfiguration(
-                "the database already holds a hub",
-                "Copy config.toml and the folder keys from the data folder of that hub to make another replica of it, "
-                "or make another database.",
-            )
+    with _opened(data, settings) as made:
+        with made.read() as connection:
+            if made.shared and connection.scalar(select(or_(exists().select_from(sites), exists().select_from(audit)))):
+                raise BadConfiguration(
+                    "the database already holds a hub",
+                    "Copy config.toml and the folder keys from the data folder of that hub to make another replica of "
+                    "it, or make another database.",
+                )
+        id = id or _first_bundle(_bundles(objects, made, data, disk, clock), bundle, disk)
     # Last: a folder without it is not a hub.
-    disk.write(data / FILE, new_file(database=database).encode(), "config")
+    disk.write(data / FILE, new_file(database=database, blobs=blobs).encode(), "config")
+    return id
+
+
+def _first_bundle(bundles: Bundles, source: Path, disk: Disk) -> BundleId:
+    id = bundles.add(source, disk)
+    bundles.choose(id, disk)
     return id
 
 
@@ -188,12 +212,20 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None, serves: bool = 
             blobs,
             Store(database, blobs, disk.step, keys.signing, clock, settings.quota),
             SiteRegistry(database, keys, clock, settings.quota),
-            Bundles(data / "bundles"),
+            _bundles(objects, database, data, disk, clock),
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
             News(database),
         )
+
+
+def _bundles(objects: ObjectStore | None, database: Database, data: Path, disk: Disk, clock: Clock) -> Bundles:
+    if objects is None:
+        return Bundles(data / "bundles")
+    shared = SharedBundles(data / "bundles", database, ObjectBlobs(objects, "bundles"), disk, clock)
+    shared.adopt()
+    return shared
 
 
 def objects_of(settings: Settings, disk: Disk) -> ObjectStore | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import HubPipeline
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.receiver.transport.ingest_store import key_lookup
 from thinwire.shared.crypto.envelope import (
@@ -133,7 +133,7 @@ class _Import:
         self._pipeline = pipeline
         self._open_sessions = open_sessions
         # Separate from the inbox of the link, which `serve` uses.
-        self._inbox = Inbox(hub.data / "carried", hub.disk, hub.clock)
+        self._inbox = FolderInbox(hub.data / "carried", hub.disk, hub.clock)
         self._sessions: dict[SiteName, IngestSession] = {}
         self._numbers = itertools.count(1)
         self._urgent: dict[tuple[SiteName, Digest], bool] = {}

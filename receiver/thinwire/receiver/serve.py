@@ -16,7 +16,6 @@ from thinwire.receiver.operations.retention import RetentionLoop
 from thinwire.receiver.sites.rotation import check_running
 from thinwire.receiver.store.news import CATCH_UP_SECONDS
 from thinwire.receiver.store.streams import Streams
-from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_book import LinkBook
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
@@ -95,7 +94,7 @@ async def _serve(
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     streams = Streams(hub.database, hub.clock, socket.gethostname()) if hub.database.shared else None
-    inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+    inbox = hub.inbox()
     server = HubServer(
         pipeline,
         inbox,

@@ -19,7 +19,7 @@ from thinwire.receiver.hub import DATABASE, Hub, open_hub
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.serve import LINK_STATUS, _write_link_status, serve
 from thinwire.receiver.transport import link_status
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.receiver.transport.link_book import LinkBook
 from thinwire.receiver.transport.service import HubServer
 from thinwire.shared.clock import SystemClock
@@ -103,7 +103,7 @@ def test_a_link_status_that_cannot_be_written_holds_no_clinic_up(hub: Hub, monke
     monkeypatch.setattr(link_status, "write_status", fails)
     server = HubServer(
         hub.pipeline(),
-        Inbox(hub.data / "inbox", hub.disk, hub.clock),
+        FolderInbox(hub.data / "inbox", hub.disk, hub.clock),
         issue_server(hub.keys.authority, (), hub.clock),
         hub.keys.authority.certificate_pem,
         hub.clock,

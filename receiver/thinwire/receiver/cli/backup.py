@@ -53,6 +53,7 @@ def backup_command(
         if folder is None:
             record_taken(hub.database, _moment(str(taken_at)), clock, made)
         else:
+            hub.bundles.complete()
             with removal_lock(hub), meter(Console(stderr=True)) as draw:
                 done = back_up(hub.database, hub.blobs, data, folder, hub.disk, clock, made, _shown(draw))
     if json_:
@@ -91,6 +92,7 @@ def restore_command(
     with meter(Console(stderr=True)) as draw:
         done = restore(data, folder, disk, clock, restored, _shown(draw))
     with open_hub(data, clock) as hub, offline_lock(data):
+        hub.bundles.complete()
         # Before parts on the disk are looked at: those of a removed study are not put back.
         Retention(hub).remove_blobs()
         back = recover(hub)
@@ -119,7 +121,7 @@ def move_command(
     """Move the hub from its data folder to PostgreSQL and an object store, while serve is stopped.
 
     Every row and every part is compared with its copy before the settings name the new place. A move that was stopped
-    goes on with the next call. The data folder keeps its files (docs/administration.md, A hub of several machines).
+    goes on with the next call. The data folder keeps its files (docs/several-machines.md).
     Exit code 70 if a stored part is damaged: `check --repair` then requests it again.
     """
     databases = [url for url in to if url.startswith("postgresql")]
@@ -133,6 +135,8 @@ def move_command(
 
     with meter(Console(stderr=True)) as draw:
         done = move(data, databases[0], blobs, disk, clock, moved, _shown(draw))
+    with open_hub(data, clock) as hub:
+        hub.bundles.complete()
     if json_:
         write_json(_json(done))
     else:

@@ -16,7 +16,7 @@ from thinwire.receiver.cli.acts import act_of, audited
 from thinwire.receiver.cli.options import Data, Json, stdout, write_json
 from thinwire.receiver.cli.progress import meter
 from thinwire.receiver.hub import open_hub
-from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.training.card import write_measured
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadBundle
@@ -69,9 +69,9 @@ def add(
         open_hub(data, SystemClock()) as hub,
         audited(hub, act_of(hub, Act.BUNDLE_ADDED, bundle.id.hex(), detail=chosen)),
     ):
-        id = add_bundle(data / "bundles", folder, hub.disk)
+        id = hub.bundles.add(folder, hub.disk)
         if default:
-            make_default(data / "bundles", id, hub.disk)
+            hub.bundles.choose(id, hub.disk)
         hub.store.parked.retry()  # graphs that named it
     typer.echo(f"The hub has bundle {id.hex()[:8]}" + (", its default." if default else "."), err=True)
 
@@ -109,7 +109,7 @@ def default(
         id = hub.bundles.find(bundle)
         hub.bundles.bundle(id)
         with audited(hub, act_of(hub, Act.BUNDLE_CHOSEN, id.hex())):
-            make_default(data / "bundles", id, hub.disk)
+            hub.bundles.choose(id, hub.disk)
         typer.echo(f"Bundle {id.hex()[:8]} is the hub's default.", err=True)
         if archive:
             store = predictions_of(hub)

@@ -101,10 +101,17 @@ def init(
             "THINWIRE_RECEIVER_DATABASE, since other users see a command line. Default: an SQLite file in the folder."
         ),
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            help="An object store, as s3://BUCKET/PREFIX. Its credentials are those of the environment. Default: a "
+            "folder in the folder."
+        ),
+    ] = None,
 ) -> None:
     """Create a new hub: keys, certificate authority, database, blob store, default bundle. An existing hub is never
     replaced."""
-    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock(), database)
+    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock(), database, blobs)
     with open_hub(data, SystemClock()) as hub:
         hub.audit.record(act_of(hub, Act.HUB_MADE))
     _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")

@@ -1,8 +1,10 @@
 """The bundles of this hub: DATA/bundles/<bundle id>, one of them its default."""
 
+import contextlib
 import fcntl
 import shutil
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,11 +39,26 @@ class Bundles:
         """Raises UnknownBundle, and BadBundle for a damaged bundle."""
         with self._lock:
             if id not in self._bundles:
-                folder = self._folder / id.hex()
-                if len(id) != BUNDLE_ID_BYTES or not folder.is_dir():
-                    raise UnknownBundle(f"the hub has no bundle {id.hex()[:8]}")
-                self._bundles[id] = load_bundle(folder)
+                self._bundles[id] = self._load(id)
             return self._bundles[id]
+
+    def _load(self, id: BundleId) -> Bundle:
+        folder = self._folder / id.hex()
+        if len(id) != BUNDLE_ID_BYTES or not folder.is_dir():
+            raise unknown(id)
+        return load_bundle(folder)
+
+    def add(self, source: Path, disk: Disk) -> BundleId:
+        """As `add_bundle`."""
+        return add_bundle(self._folder, source, disk)
+
+    def choose(self, id: BundleId, disk: Disk) -> None:
+        """Make a bundle of this hub its default, durable when this returns. Raises DiskFull."""
+        make_default(self._folder, id, disk)
+
+    def complete(self) -> None:
+        """Before a backup and after a restore: have every bundle in the folder, and wherever else it is to be. One that
+        is nowhere whole is logged."""
 
     def ids(self) -> list[BundleId]:
         """Every stored bundle, with damaged ones."""
@@ -96,9 +113,9 @@ class Bundles:
             return "the bundle that made them is damaged"
 
     def graph(self, payload: bytes, study: StudyKey, reader: BundleId | None = None) -> FusedGraph:
-        """The graph of a payload, under the name of the bundle that is to read it: `reader`, else the hub's default
-        where that can read it, else its own. Raises BadPayload, UnknownBundle, BadBundle."""
-        graph = decode(payload, study, self.coder)
+        """The graph of a stored payload, under the name of the bundle that is to read it: `reader`, else the hub's
+        default where that can read it, else its own. Raises BadPayload, UnknownBundle, BadBundle."""
+        graph = decode(payload, study, self.coder, decoded_before=True)
         chosen = self._named_default() if reader is None else reader
         if chosen is None or chosen == graph.bundle:
             return graph
@@ -121,24 +138,41 @@ class Bundles:
             raise BadConfiguration("the hub has no default bundle", "Make the hub again: init.") from error
 
 
+def unknown(id: BundleId) -> UnknownBundle:
+    return UnknownBundle(f"the hub has no bundle {id.hex()[:8]}")
+
+
 def add_bundle(folder: Path, source: Path, disk: Disk) -> BundleId:
     """Copy a bundle into DATA/bundles, every file checked against its digest before and after; durable when this
     returns, and complete or absent. A repeat has no effect. Raises BadBundle, BadConfiguration, DiskFull."""
     bundle = load_bundle(source)
-    disk.make_folder(folder)
     target = folder / bundle.id.hex()
-    with flock(folder / ADDING, fcntl.LOCK_EX):
+    files = sorted(path for path in bundle.folder.iterdir() if path.is_file())
+    with adding(folder, disk):
         if not target.exists():
-            # Until the rename the copy has a name that no bundle has.
-            beside = folder / f".{bundle.id.hex()}.tmp"
-            shutil.rmtree(beside, ignore_errors=True)
-            disk.make_folder(beside)
-            for path in sorted(bundle.folder.iterdir()):
-                if path.is_file():
-                    disk.write(beside / path.name, path.read_bytes(), "bundle.file")
-            load_bundle(beside)
-            disk.move(beside, target, "bundle")
+            place_bundle(target, ((path.name, path.read_bytes()) for path in files), disk)
     return bundle.id
+
+
+@contextlib.contextmanager
+def adding(folder: Path, disk: Disk) -> Iterator[None]:
+    """One process at a time puts bundles into a folder, which is made if it is missing."""
+    disk.make_folder(folder)
+    with flock(folder / ADDING, fcntl.LOCK_EX):
+        yield
+
+
+def place_bundle(target: Path, files: Iterable[tuple[str, bytes]], disk: Disk) -> Bundle:
+    """Write a bundle's files to a folder that is missing; it is then complete or absent. Raises BadBundle."""
+    # Until the rename the copy has a name that no bundle has.
+    beside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    disk.make_folder(beside)
+    for name, data in files:
+        disk.write(beside / name, data, "bundle.file")
+    load_bundle(beside)
+    disk.move(beside, target, "bundle")
+    return load_bundle(target)
 
 
 def make_default(folder: Path, id: BundleId, disk: Disk) -> None:

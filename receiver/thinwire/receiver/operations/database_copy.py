@@ -70,14 +70,14 @@ def read_file(path: Path, place: Place, also: Callable[[Connection], object], pr
 
 
 def is_copied(path: Path, place: Place) -> bool:
-    """Whether a database that processes may open is the copy of an SQLite file, to which nothing but messages of the
-    audit log was added: every other row is compared."""
+    """Whether a database that processes may open is the copy of an SQLite file, to which nothing but bundles and
+    messages of the audit log was added: every other row is compared."""
     if is_unfinished(place) or found_version(place) is None:
         return False
     source, copy = open_database(path, HUB), open_database(place, HUB)
     same = MetaData()
     for table in TABLES.sorted_tables:
-        if not table.name.startswith("audit"):
+        if not table.name.startswith(("audit", "bundle")):
             table.to_metadata(same)
     try:
         with source.read() as rows, copy.read() as found:

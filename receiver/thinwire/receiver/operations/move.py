@@ -7,6 +7,7 @@ place. A move that was stopped is repeated and goes on.
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import SecretStr
 from sqlalchemy import Connection
 
 from thinwire.receiver.config import FILE, load_settings, with_state
@@ -53,8 +54,10 @@ def move(
                 "It has been moved: start `serve`. If the environment names the new place, unset it for the move.",
             )
         text = with_state((data / FILE).read_text(encoding="utf-8"), database=database, blobs=blobs)
-        new = settings.model_copy(update={"blobs": blobs})
-        done, target = Copied(), blobs_of(objects_of(new, disk), data, disk)
+        new = settings.model_copy(update={"database": SecretStr(database), "blobs": blobs})
+        objects = objects_of(new, disk)
+        assert objects is not None
+        done, target = Copied(), blobs_of(objects, data, disk)
         source = FolderBlobs(data / "blobs", disk)
         with reading(path, immutable=False) as rows:
             copy_blobs(rows, source, target, done, progress)
@@ -63,6 +66,9 @@ def move(
             for name in page:
                 if target.size(name) is None:
                     target.copy_from(source, name, "move.blob")
+        for each in sorted((data / "quarantine").rglob("*")):
+            if each.is_file() and not each.name.startswith("."):
+                objects.put(each.relative_to(data).as_posix(), each.read_bytes(), "move.quarantine")
         # A move that was stopped after its last row and before the settings has nothing more to copy.
         if not is_copied(path, database):
             read_file(path, database, also, progress)

@@ -6,14 +6,12 @@ study from all of it. Use: docs/administration.md.
 """
 
 import contextlib
-import json
 import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, select, tuple_
@@ -27,10 +25,11 @@ from thinwire.receiver.store.queries import of_study
 from thinwire.receiver.store.removed_blobs import RemovedBlob, record_gone, take_page
 from thinwire.receiver.store.tables import holds, removals, removed_blobs, tombstones, worklist
 from thinwire.receiver.store.tombstones import is_erased
-from thinwire.shared.crypto.envelope import HEADER_BYTES, peek
+from thinwire.receiver.transport.inbox import FolderInbox
+from thinwire.shared.crypto.envelope import peek
 from thinwire.shared.errors import BadInput, DatabaseBusy, Forged, HubBusy
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, SiteName, StudyKey
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.storage.database import insert_new
 
 EVERY = 3600.0
@@ -264,21 +263,25 @@ class Retention:
             done.blobs += len(gone)
 
     def _sweep(self) -> None:
-        """Remove from the folders of this machine the parts of removed studies in transfer, and the refused ones."""
-        newest = self._newest_tombstones()
-        for folder in ("inbox", "carried"):
-            for path in (self.hub.data / folder).glob("*/" + "?" * 64):
-                study = _study_in_transfer(path)
-                if study is not None and self._is_erased(path.parent.name, study):
-                    self.hub.disk.remove(path, "retention.partial")
-        for path in (self.hub.data / "quarantine").glob("*/*.json"):
-            study, site = _study_in_quarantine(path), path.parent.name
-            # An earlier version did not record the study: such a file goes with the next removal of its site.
-            if site in newest if study is None else self._is_erased(site, study):
-                if study is None and path.stat().st_mtime > newest[SiteName(site)].timestamp():
-                    continue
-                self.hub.disk.remove(path.with_suffix(".bin"), "retention.quarantine")
-                self.hub.disk.remove(path, "retention.quarantine")
+        """Remove the parts of removed studies in transfer, and the refused ones."""
+        hub, newest = self.hub, self._newest_tombstones()
+        # Those of drives are in the folder of the machine that reads them.
+        for inbox in (hub.inbox(), FolderInbox(hub.data / "carried", hub.disk, hub.clock)):
+            for site, object, head in inbox.headers():
+                with contextlib.suppress(Forged):
+                    if self._is_erased(site, peek(head).study):
+                        inbox.forget(site, object)
+            inbox.sweep()
+        quarantine = hub.quarantine()
+        for each in quarantine.entries():
+            if each.study is None:
+                # An earlier version did not record the study: such an object goes with the next removal of its site.
+                removed = newest.get(each.site)
+                erased = removed is not None and each.at <= removed
+            else:
+                erased = self._is_erased(each.site, each.study)
+            if erased:
+                quarantine.remove(each)
 
     def _sweep_damaged(self) -> None:
         """Remove damaged blobs that were set aside and that no object names: their study is not known any more, so they
@@ -353,19 +356,3 @@ class RetentionLoop:
 
     def stop(self) -> None:
         self._stop.set()
-
-
-def _study_in_transfer(path: Path) -> StudyKey | None:
-    try:
-        with path.open("rb") as file:
-            return peek(file.read(HEADER_BYTES)).study
-    except (FileNotFoundError, Forged):
-        return None
-
-
-def _study_in_quarantine(path: Path) -> StudyKey | None:
-    try:
-        key = bytes.fromhex(json.loads(path.read_bytes())["study"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return StudyKey(key) if len(key) == STUDY_KEY_BYTES else None

@@ -435,6 +435,47 @@ streams = Table(
     Index("streams_replica", "replica"),
 )
 # Pieces of partial objects; bundles.
+partials = Table(
+    "partials",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("object", LargeBinary(32), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    # The contiguous bytes in its pieces.
+    Column("durable", BigInteger, nullable=False),
+    # Of the session that receives it; an earlier one of another replica adds nothing more.
+    Column("holder", LargeBinary(16), nullable=False),
+    # The envelope header, once it is there.
+    Column("head", LargeBinary, nullable=False),
+    Column("moved", BigInteger, nullable=False),
+)
+pieces = Table(
+    "pieces",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("object", LargeBinary(32), primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("size", Integer, nullable=False),
+    # Of the object in the object store; None for a small piece, whose bytes are here.
+    Column("name", LargeBinary(16)),
+    Column("data", LargeBinary),
+    Index("pieces_name", "name"),
+)
+bundles = Table(
+    "bundles",
+    TABLES,
+    Column("bundle", LargeBinary(16), primary_key=True),
+    Column("added_at", BigInteger, nullable=False),
+    # The default is the bundle that was chosen last.
+    Column("chosen_at", BigInteger),
+)
+bundle_files = Table(
+    "bundle_files",
+    TABLES,
+    Column("bundle", LargeBinary(16), ForeignKey("bundles.bundle"), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),
+)
 # Claims of work.
 claims = Table(
     "claims",

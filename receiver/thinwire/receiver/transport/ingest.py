@@ -55,7 +55,6 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 log = logging.getLogger(__name__)
 
-SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
 """Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
@@ -204,7 +203,13 @@ class IngestSession:
 
     def tick(self) -> list[wire.Down]:
         """No message is waiting: make received bytes durable, and return progress messages if they are due."""
-        return [down for arrival in list(self._arrivals.values()) for down in self._sync(arrival)]
+        now = self._clock.monotonic()
+        quiet = [
+            each
+            for each in self._arrivals.values()
+            if not each.partial.unsynced or now - each.waiting_since >= each.partial.wait(each.asked)
+        ]
+        return [down for arrival in quiet for down in self._sync(arrival)]
 
     def new_messages(self) -> list[wire.Down]:
         """Receipts and requests that were not yet sent in this session."""
@@ -237,10 +242,13 @@ class IngestSession:
     @property
     def due(self) -> float | None:
         """Seconds without a message after which `tick` has something to do; None if there is nothing."""
-        partials = [(each.partial, each.acknowledged) for each in self._arrivals.values()]
-        if any(partial.unsynced for partial, _ in partials):
-            return QUIET_SECONDS
-        return PROGRESS_SECONDS if any(partial.durable > told for partial, told in partials) else None
+        arrivals, now = list(self._arrivals.values()), self._clock.monotonic()
+        waits = [
+            each.partial.wait(each.asked) - (now - each.waiting_since) for each in arrivals if each.partial.unsynced
+        ]
+        if waits:
+            return max(QUIET_SECONDS, min(waits))
+        return PROGRESS_SECONDS if any(each.partial.durable > each.acknowledged for each in arrivals) else None
 
     def put_off(self, up: wire.Up, error: HubBusy) -> list[wire.Down]:
         """In place of `receive`, where the store cannot be asked: an offer is refused for now. Raises the error for any
@@ -358,8 +366,8 @@ class IngestSession:
                 return [self._end(arrival)]
         except Exception as error:  # noqa: BLE001 - one object must not end the stream of all
             return [self._fail(arrival, error)]
-        late = now - arrival.waiting_since >= SYNC_SECONDS
-        return self._sync(arrival) if partial.unsynced >= SYNC_BYTES or (partial.unsynced and late) else []
+        late = partial.unsynced and now - arrival.waiting_since >= max(SYNC_SECONDS, partial.wait(arrival.asked))
+        return self._sync(arrival) if partial.unsynced >= partial.enough or late else []
 
     def _sync(self, arrival: IncomingTransfer) -> list[wire.Down]:
         try:

@@ -26,7 +26,7 @@ from tests.support.tier_samples import stored as stored_values
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.export.best_image import BestImage, stripes
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle
@@ -53,7 +53,7 @@ def put(hub: Hub, clinic: Clinic, part: Sealed) -> None:
 
 def arrive(hub: Hub, clinic: Clinic, part: Sealed, length: int) -> None:
     """The first bytes of an object, as the link leaves them while it is on its way."""
-    inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+    inbox = FolderInbox(hub.data / "inbox", hub.disk, hub.clock)
     partial = inbox.open(clinic.site, part.object, len(part.sealed), lambda _: 0, 64)
     partial.append(part.sealed[:length])
     partial.close()

@@ -16,6 +16,7 @@ from tests.support.postgresql import server
 from tests.support.power import Fuse, PowerCut
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.hub import DATABASE, Hub, bring_forward, open_hub
+from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.operations.backup import REPLACED, back_up, restore
 from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.operations.move import move
@@ -64,6 +65,7 @@ def findings(hub: Hub) -> list[object]:
 
 
 def test_a_hub_moves_and_a_backup_brings_it_back(data: Path, place: Place, tmp_path: Path) -> None:
+    bundles = Bundles(data / "bundles").ids()
     before, listed = rows(data / DATABASE), json.loads(run(data, "worklist", "--all", "--json"))
     move_to(place, data)
     assert not (data / DATABASE).exists()
@@ -76,6 +78,8 @@ def test_a_hub_moves_and_a_backup_brings_it_back(data: Path, place: Place, tmp_p
     with open_hub(data, SystemClock()) as hub:
         assert hub.database.shared
         assert findings(hub) == []
+        (data / "bundles").rename(tmp_path / "cache")  # another replica may make the backup
+        hub.bundles.complete()
         done = back_up(hub.database, hub.blobs, data, backup, Disk(reserve=0), hub.clock, silent, silent)
         assert done.damaged == []
         assert done.copied > 3
@@ -84,6 +88,7 @@ def test_a_hub_moves_and_a_backup_brings_it_back(data: Path, place: Place, tmp_p
     with open_hub(back, SystemClock()) as hub:
         assert not hub.database.shared
         assert findings(hub) == []
+        assert hub.bundles.bundle(hub.bundles.default()).id in bundles
     assert json.loads(run(back, "worklist", "--all", "--json")) == listed
     # And once more to where the settings of a hub say: PostgreSQL, whatever is there.
     restore(data, backup, Disk(reserve=0), SystemClock(), silent, silent)

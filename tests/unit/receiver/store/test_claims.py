@@ -23,7 +23,7 @@ from thinwire.receiver.store.claims import LEASE, ClaimLost
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.tables import claims, receipts
 from thinwire.receiver.targets import FhirTarget
-from thinwire.shared.identifiers import Urgency
+from thinwire.shared.identifiers import Digest, Urgency
 
 GRAPHS, WORKERS = 24, 4
 NOTHING: frozenset[str] = frozenset()
@@ -147,10 +147,10 @@ def test_several_forwarders_of_one_target_send_each_object_once(data: Path, hub:
     class Items(DeliveryContent):
         """An object of each study, without its files."""
 
-        def items(self, _target: object, key: tuple[str, bytes]) -> list[tuple[str, bytes]]:
-            return [("fhir", key[1] * 2)]
+        def items(self, _target: object, key: tuple[str, bytes]) -> list[tuple[str, Digest]]:
+            return [("fhir", Digest(key[1] * 2))]
 
-        def make(self, key, deliveries):  # type: ignore[no-untyped-def,override]
+        def make(self, key, deliveries):  # type: ignore[no-untyped-def]
             return [(each, b"%s %s" % (key[0].encode(), key[1])) for each in deliveries]
 
     def forward(peer: ScriptedPeer) -> None:

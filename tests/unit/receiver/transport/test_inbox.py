@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from tests.support.two_ends import SITE
-from thinwire.receiver.transport.inbox import STALE, Inbox, Partial
+from thinwire.receiver.transport.inbox import STALE, FilePartial, FolderInbox
 from thinwire.shared.errors import DiskFull, LimitReached
 from thinwire.shared.identifiers import Digest, SiteName, digest
 from thinwire.shared.storage.durable import Disk
@@ -22,11 +22,13 @@ def distrust(_: object) -> int:
     return 0
 
 
-def inbox_of(folder: Path) -> Inbox:
-    return Inbox(folder, Disk(reserve=0), FakeClock())
+def inbox_of(folder: Path) -> FolderInbox:
+    return FolderInbox(folder, Disk(reserve=0), FakeClock())
 
 
-def begin(inbox: Inbox, object: Digest = OBJECT, site: SiteName = SITE, size: int = SIZE, most: int = 64) -> Partial:
+def begin(
+    inbox: FolderInbox, object: Digest = OBJECT, site: SiteName = SITE, size: int = SIZE, most: int = 64
+) -> FilePartial:
     return inbox.open(site, object, size, distrust, most)
 
 

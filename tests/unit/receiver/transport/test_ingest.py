@@ -183,7 +183,7 @@ def test_what_was_stored_leaves_no_partial(ends: TwoEnds, ingest: IngestSession)
     ingest.close()
     with_head = ends.ingest()
     with_head.receive(HELLO)
-    path = ends.inbox.folder / SITE / digest(data).hex()
+    path = ends.folder / "hub" / "inbox" / SITE / digest(data).hex()
     ingest_all = with_head.receive(offer(data)) + with_head.receive(chunk(data, 9_000, len(data)))
     assert ingest_all[-1].WhichOneof("message") == "receipt"
     path.write_bytes(data[:100])

@@ -15,7 +15,7 @@ from tests.support.real_link import SERVER, until
 from tests.support.two_ends import AUTHORITY, KEYS, SITE, SITE_SIGNING
 from thinwire.receiver.store.streams import Streams
 from thinwire.receiver.store.tables import HUB, studies
-from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.inbox import FolderInbox
 from thinwire.receiver.transport.link_book import LinkBook
 from thinwire.receiver.transport.link_status import read_status
 from thinwire.receiver.transport.service import HubServer
@@ -42,7 +42,7 @@ class Replica:
         self.hub = HubEnd(self.data, b"", KEYS, disk, CLOCK, [], open_database(url, HUB))
         self.streams = Streams(self.hub.database, CLOCK, name)
         self.book = LinkBook(self.data, CLOCK, self.streams)
-        inbox, news = Inbox(self.data / "inbox", disk, CLOCK), self.hub.news
+        inbox, news = FolderInbox(self.data / "inbox", disk, CLOCK), self.hub.news
         parts = self.hub.pipeline, inbox, SERVER, AUTHORITY.certificate_pem, CLOCK, disk, news
         self.server = HubServer(*parts, streams=self.streams)
 

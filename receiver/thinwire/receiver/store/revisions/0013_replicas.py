@@ -30,6 +30,44 @@ def upgrade() -> None:
     op.create_index("streams_site", "streams", ["site", "number"])
     op.create_index("streams_replica", "streams", ["replica"])
     # Pieces of partial objects; bundles.
+    op.create_table(
+        "partials",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("object", sa.LargeBinary(32), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("durable", sa.BigInteger(), nullable=False),
+        sa.Column("holder", sa.LargeBinary(16), nullable=False),
+        sa.Column("head", sa.LargeBinary(), nullable=False),
+        sa.Column("moved", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "object"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
+    op.create_table(
+        "pieces",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("object", sa.LargeBinary(32), nullable=False),
+        sa.Column("start", sa.BigInteger(), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("name", sa.LargeBinary(16)),
+        sa.Column("data", sa.LargeBinary()),
+        sa.PrimaryKeyConstraint("site", "object", "start"),
+    )
+    op.create_index("pieces_name", "pieces", ["name"])
+    op.create_table(
+        "bundles",
+        sa.Column("bundle", sa.LargeBinary(16), nullable=False),
+        sa.Column("added_at", sa.BigInteger(), nullable=False),
+        sa.Column("chosen_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("bundle"),
+    )
+    op.create_table(
+        "bundle_files",
+        sa.Column("bundle", sa.LargeBinary(16), nullable=False),
+        sa.Column("name", sa.String(256), nullable=False),
+        sa.Column("digest", sa.LargeBinary(32), nullable=False),
+        sa.PrimaryKeyConstraint("bundle", "name"),
+        sa.ForeignKeyConstraint(["bundle"], ["bundles.bundle"]),
+    )
     # Claims of work.
     op.create_table(
         "claims",
