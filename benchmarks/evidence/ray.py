@@ -32,9 +32,14 @@ def lines(results: Results) -> list[Line]:
 
 def _rate(row: Row) -> str:
     rate = row["graphs_per_second"]
-    return f"{rate['median']:,.0f} graphs a second ({rate['least']:,.0f}-{rate['most']:,.0f})"
+    return f"{rate['median']:,.0f} graphs a second{_between(rate, ',.0f')}"
 
 
 def _ratio(row: Row) -> str:
     ratio = row["of_plain_loop"]
-    return f"{ratio['median']:.2f} ({ratio['least']:.2f}-{ratio['most']:.2f})"
+    return f"{ratio['median']:.2f}{_between(ratio, '.2f')}"
+
+
+def _between(values: Row, form: str) -> str:
+    """The least and the most of several repeats."""
+    return f" ({values['least']:{form}}-{values['most']:{form}})" if values["repeats"] > 1 else " (1 run)"
