@@ -90,8 +90,7 @@ class Cluster:
         for data in map(self._data, names):
             data.mkdir()
             shutil.copy(self.hub.data / "config.toml", data)
-            for each in ("keys", "bundles"):
-                shutil.copytree(self.hub.data / each, data / each)
+            shutil.copytree(self.hub.data / "keys", data / "keys")
         return joined
 
     @asynccontextmanager
