@@ -206,7 +206,7 @@ class Claims:
         key = (claims.c.kind, claims.c.site, claims.c.study)
         # Rows that a result ends now are left out: two transactions would else wait for each other.
         these = select(*key).where(claims.c.holder.in_(holders)).with_for_update(skip_locked=True)
-        with self._database.write(turn="claims") as connection:
+        with self._database.write(turn=holders[0].hex()) as connection:
             until = time_of(self._database, self._clock, connection) + _LEASE
             connection.execute(update(claims).where(tuple_(*key).in_(these)).values(until=until))
 

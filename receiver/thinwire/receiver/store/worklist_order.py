@@ -30,6 +30,7 @@ from thinwire.receiver.store.tables import worklist
 from thinwire.receiver.store.worklist_rows import PLACE_OF, Place, ReadingState
 from thinwire.shared.formats.positional import LAST_MOMENT
 from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, StudyKey, Urgency, site_name
+from thinwire.shared.storage.database import is_postgresql
 
 
 class ListState(StrEnum):
@@ -181,9 +182,7 @@ def keys_of(
         if most <= 0 or beyond or not ranges:
             continue
         start = here if here is not None and index == here.segment else None
-        query = merged(ranges, *KEY, start=start, backward=backward)
-        query = query.order_by(*(desc(name) if backward else asc(name) for name in ORDER_BY)).limit(most)
-        for row in connection.execute(query):
+        for row in connection.execute(first_rows(connection, ranges, KEY, ORDER_BY, most, start, backward)):
             most -= 1
             yield row_key(row, cutoff, index)
 
@@ -196,11 +195,30 @@ ORDER_BY = "received_at", "site", "study"
 KEY = "number", *ORDER_BY
 
 
-def merged(
-    ranges: Sequence[Range], *names: str, start: Position | None = None, backward: bool = False
+def merged(ranges: Sequence[Range], *names: str) -> CompoundSelect[Any]:
+    """The rows of all ranges, in any order."""
+    return union_all(*(_rows(each, names, None, False) for each in ranges))
+
+
+def first_rows(
+    connection: Connection,
+    ranges: Sequence[Range],
+    names: Sequence[str],
+    order: Sequence[str],
+    most: int,
+    start: Position | None = None,
+    backward: bool = False,
 ) -> CompoundSelect[Any]:
-    """The rows of all ranges. start: those after (backward: before) it; it lies within the ranges."""
-    return union_all(*(_rows(each, names, start, backward) for each in ranges))
+    """The query of the first rows of all ranges in an order (backward: the last ones, from the end). start: of those
+    after (backward: before) it; it lies within the ranges."""
+    way = desc if backward else asc
+    each = [_rows(range_, names, start, backward) for range_ in ranges]
+    if is_postgresql(connection):
+        # SQLite merges ranges that are in order. PostgreSQL would read and sort all their rows: the first of each will
+        # do.
+        few = [rows.order_by(*(way(worklist.c[name]) for name in order)).limit(most).subquery() for rows in each]
+        each = [select(*rows.c) for rows in few]
+    return union_all(*each).order_by(*(way(name) for name in order)).limit(most)
 
 
 def _rows(range_: Range, names: Sequence[str], start: Position | None, backward: bool) -> Select[Any]:

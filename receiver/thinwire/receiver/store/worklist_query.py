@@ -19,6 +19,7 @@ from thinwire.receiver.store.worklist_order import (
     RowKey,
     Selection,
     columns_of,
+    first_rows,
     keys_of,
     merged,
     rank,
@@ -124,7 +125,7 @@ class Worklist:
                 waiting += number
                 by_place[Place(place)] = number
             unread = [Range((("done", False), ("place", int(place)))) for place in Place]
-            oldest = connection.scalar(merged(unread, "received_at").order_by("received_at").limit(1))
+            oldest = connection.scalar(first_rows(connection, unread, ["received_at"], ["received_at"], 1))
             overdue = _overdue(connection, waiting, micros(now - self._cap))
         return Counts(
             waiting,

@@ -1,5 +1,6 @@
 """Deliveries to a target: planned from events, sent once, again where it failed, never another under the same UID."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,14 +14,15 @@ from tests.support.clock import START, FakeClock
 from tests.support.forwarded_hub import keep_study, next_plan
 from tests.support.hub_folder import Clinic
 from tests.support.machine_results import image_file
+from tests.support.programs import until
 from tests.support.scripted_peer import ScriptedPeer
 from thinwire.receiver.forward import queue as queue_module
 from thinwire.receiver.forward.delivery import PATIENCE, DeliveryEvent, DeliveryState
 from thinwire.receiver.forward.delivery_content import DeliveryContent
-from thinwire.receiver.forward.forwarder import Forwarder, committed
+from thinwire.receiver.forward.forwarder import POLL_SECONDS, Forwarder, committed
 from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
 from thinwire.receiver.forward.queue import Queue, queue_of
-from thinwire.receiver.hub import Hub
+from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import StudyEvent
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
@@ -323,3 +325,21 @@ def test_fhir_goes_with_reading_and_manifest_and_again_when_the_originals_come(
     drain(each)
     assert len(peer.given) == 2
     assert b'"available"' in peer.given[1]
+
+
+def test_news_of_another_process_and_a_retry_wake_it(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    """Long before it looks by itself."""
+    peer, soon = ScriptedPeer([DeliveryEvent.TURNED_DOWN]), POLL_SECONDS / 2
+    each = forwarder(hub, peer)
+    thread = threading.Thread(target=each.run)
+    with hub.news.running(), open_hub(hub.data, hub.clock) as other:
+        unsubscribe = hub.news.subscribe(each.heard)
+        thread.start()
+        keep_study(other, clinic, bundle, read=False)
+        until(lambda: states(queue_of(other)) == {"file 0": "refused"}, soon)
+        queue_of(other).retry()
+        until(lambda: states(queue_of(other)) == {"file 0": "unconfirmed"}, soon)
+        unsubscribe()
+        each.stop()
+        thread.join(60)
+    assert len(peer.given) == 2

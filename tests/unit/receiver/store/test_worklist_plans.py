@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, insert
@@ -119,6 +120,39 @@ def test_no_query_reads_all_studies(filled: Hub) -> None:
             ask()
         assert asked, name
         assert slow(filled, asked) == [], name
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
+@pytest.mark.parametrize("without", ["", "worklist_order"])
+def test_no_query_of_postgresql_reads_all_studies(filled: Hub, without: str) -> None:
+    """Where scans and sorts are forbidden, those that are left have no index that would do."""
+    if without:
+        with filled.database.write() as connection:
+            connection.exec_driver_sql(f"DROP INDEX {without}")
+    with statements() as asked:
+        for ask in everything(filled).values():
+            ask()
+    found = []
+    with filled.database.read() as connection:
+        for setting in ("seqscan", "hashjoin", "mergejoin", "material", "hashagg"):
+            connection.exec_driver_sql(f"SET LOCAL enable_{setting} = off")
+        for statement, parameters in dict(reversed(asked)).items():
+            if not re.match(r"SELECT.*\sFROM\s", statement, re.DOTALL):
+                continue
+            connection.exec_driver_sql(f"SET LOCAL enable_sort = {'off' if 'UNION ALL' in statement else 'on'}")
+            ((plan,),) = connection.exec_driver_sql(f"EXPLAIN (FORMAT json) {statement}", parameters)  # type: ignore[arg-type]
+            found += [f"{step}: {statement}" for step in unbounded(plan[0]["Plan"], "UNION ALL" in statement)]
+    assert (found == []) is not bool(without), found
+
+
+def unbounded(step: dict[str, Any], lists: bool, sorted_: bool = False) -> Iterator[str]:
+    """The steps that read a large table whole, and in lists those that sort more than the first rows of a range."""
+    kind = step["Node Type"]
+    sorted_ = kind != "Limit" and (sorted_ or (lists and "Sort" in kind))
+    if step.get("Relation Name") in LARGE and (sorted_ or not ("Index Cond" in step or "Recheck Cond" in step)):
+        yield f"{kind} {step['Relation Name']}"
+    for each in step.get("Plans", []):
+        yield from unbounded(each, lists, sorted_)
 
 
 @pytest.mark.parametrize("index", INDICES)
