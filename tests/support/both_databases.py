@@ -1,14 +1,17 @@
 """The fixtures of a hub's folder that runs each test on SQLite and a folder of blobs, and on PostgreSQL and S3."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from tests.support.object_store import bucket
-from tests.support.postgresql import new_database, programs
+from tests.support.postgresql import new_database, programs, server
+from thinwire.receiver.config import FILE, load_settings, with_state
 from thinwire.receiver.hub import make_hub
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.bundle import Bundle
@@ -29,6 +32,19 @@ def hub_on(engine: str, folder: Path, bundle: Bundle, clock: Clock) -> Iterator[
     with new_database() as database, bucket() as blobs:
         make_hub(folder, bundle.folder, Disk(), clock, database, blobs)
         yield folder
+
+
+@contextmanager
+def copied(folder: Path, target: Path) -> Iterator[Path]:
+    """A copy of a hub's folder with a copy of its database; no process has the hub open."""
+    shutil.copytree(folder, target)
+    if (url := load_settings(folder).database) is None:
+        yield target
+        return
+    with server().database(str(make_url(url.get_secret_value()).database)) as name:
+        text = with_state((folder / FILE).read_text(), database=server().url(name))
+        (target / FILE).write_text(text)
+        yield target
 
 
 @pytest.fixture(params=ENGINES)
