@@ -16,6 +16,7 @@ from thinwire.receiver.hub import make_hub
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.object_store import object_store
 
 ENGINES = ("sqlite", "postgresql")
 engines = st.sampled_from(ENGINES if programs() else ENGINES[:1])
@@ -36,13 +37,18 @@ def hub_on(engine: str, folder: Path, bundle: Bundle, clock: Clock) -> Iterator[
 
 @contextmanager
 def copied(folder: Path, target: Path) -> Iterator[Path]:
-    """A copy of a hub's folder with a copy of its database; no process has the hub open."""
+    """A copy of a hub's folder with copies of its database and its bucket; no process has the hub open."""
     shutil.copytree(folder, target)
-    if (url := load_settings(folder).database) is None:
+    settings = load_settings(folder)
+    if settings.database is None or settings.blobs is None:
         yield target
         return
-    with server().database(str(make_url(url.get_secret_value()).database)) as name:
-        text = with_state((folder / FILE).read_text(), database=server().url(name))
+    with server().database(str(make_url(settings.database.get_secret_value()).database)) as name, bucket() as blobs:
+        source, copy = object_store(settings.blobs, Disk()), object_store(blobs, Disk())
+        for page in source.pages(""):
+            for each in page:
+                copy.put(each.name, source.get(each.name) or b"", "test")
+        text = with_state((folder / FILE).read_text(), database=server().url(name), blobs=blobs)
         (target / FILE).write_text(text)
         yield target
 
