@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
-from tests.support.two_ends import Sample, TwoEnds
+from tests.support.two_ends import Sample, TwoEnds, write_keys
 from thinwire.receiver.operations.backup import back_up, restore
 from thinwire.receiver.store.tables import objects, positions
 from thinwire.sender.outbox.entries import EntryState
@@ -23,7 +23,9 @@ def deliver(ends: TwoEnds, *some: Sample) -> None:
 def close_hub(ends: TwoEnds) -> Path:
     if hub := ends.__dict__.pop("hub", None):
         hub.database.close()
-    return ends.folder / "hub"
+    folder = ends.folder / "hub"
+    write_keys(folder / "keys")
+    return folder
 
 
 def copied(ends: TwoEnds, name: str = "copy") -> Path:

@@ -169,7 +169,8 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
         with reading(restored, immutable=False) as copy:
             copy_blobs(copy, FolderBlobs(folder / "blobs", disk), blobs_of(objects, data, disk), done, progress)
         _copy_settings(folder, data, disk, replace=False)
-        keep = load_settings(data).retention.signed_reports == "keep"
+        settings = load_settings(data) if (data / FILE).exists() else settings
+        keep = settings.retention.signed_reports == "keep"
 
         def begin(replaced: Path | None) -> None:
             with excluding(restored) as connection:

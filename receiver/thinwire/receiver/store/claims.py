@@ -43,6 +43,9 @@ LEASE, RENEWED = 30.0, 5.0
 """Seconds until a claim ends that is not renewed, and between two renewals."""
 _MICROS = 1_000_000
 _LEASE, _FORGOTTEN = int(LEASE * _MICROS), 3600 * _MICROS
+_LATEST = 2 * _LEASE
+"""The end of a claim beyond which it was written before the clock was set back. Longer than a lease: a claim that
+another worker writes after this one looked at the clock ends later than one lease from that look."""
 
 
 class ClaimLost(HubBusy):
@@ -237,9 +240,8 @@ def is_free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElemen
 
 
 def _free(kind: str, now: int) -> Free:
-    return {"claim_kind": kind, "claim_after": now + 1, "claim_until": now + _LEASE}
+    return {"claim_kind": kind, "claim_after": now + 1, "claim_until": now + _LATEST}
 
 
 def _live(now: int) -> ColumnElement[bool]:
-    """A claim beyond the longest lease was written before the clock was set back."""
-    return claims.c.until.between(now + 1, now + _LEASE)
+    return claims.c.until.between(now + 1, now + _LATEST)
