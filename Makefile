@@ -8,7 +8,7 @@ STUDIES ?=
 # Real training images of the shipped bundle; DATA= trains on phantoms only.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup clinic packages lock lowest demo story bundle bench-link test lint types contracts pytest soak attack fuzz sbom wire commands clean
+.PHONY: setup clinic packages lock lowest demo story bundle bench-link bench-load cluster test lint types contracts pytest soak attack fuzz sbom wire commands clean
 
 LOCKS = requirements/set_up.py requirements/build.lock
 
@@ -93,6 +93,16 @@ bundle: $(STAMP)
 ARGS ?=
 bench-link: $(STAMP)
 	$(BIN)/python -m benchmarks.link $(ARGS)
+
+# Hundreds of clinics at one hub, on SQLite and PostgreSQL, deaths, and Orthanc beside: docs/load-laboratory.md. About two
+# hours; ARGS="--quick" takes minutes.
+bench-load: $(STAMP)
+	$(BIN)/python -m benchmarks.load $(ARGS)
+
+# Three replicas, workers, PostgreSQL and an S3 server under kills at random; `make test` plays a short form.
+cluster: $(STAMP)
+	THINWIRE_CLUSTER_SECONDS=120 THINWIRE_CLUSTER_CLINICS=200 $(BIN)/pytest --timeout 1800 -n 0 -q -rs \
+		tests/end_to_end/test_cluster.py
 
 test: lint types contracts pytest
 

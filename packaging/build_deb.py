@@ -50,7 +50,7 @@ def build(end: str, tree: Path, out: Path, borrow: Path | None = None) -> Path:
         _install(tree, ENDS[end][0], environment, borrow)
         _relocate(environment, f"/opt/{name}")
         _place(tree, end, root)
-        return _pack(tree, end, root, out, "none" if borrow else "xz")
+        return _pack(tree, end, root, out, "none" if borrow else "zstd")
 
 
 def _install(tree: Path, lock: str, environment: Path, borrow: Path | None) -> None:

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="Minutes, and too few for figures.")
     parser.add_argument("--out", type=Path, help=f"By default {OUT.name} of the results; --quick writes none.")
     given = parser.parse_args()
+    # So that no server outlives a bench that is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     allow_descriptors()
     extent = QUICK if given.quick else WHOLE
     numbers = [int(each) for each in (given.clinics or (QUICK_CLINICS if given.quick else CLINICS)).split(",")]
@@ -124,7 +127,9 @@ def main() -> None:
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     else:
-        print(json.dumps({name: result.get(name) for name in ("slopes", "ratios")}, indent=1))
+        told = {name: result.get(name) for name in ("slopes", "ratios")}
+        told |= {name: each for name, each in result.get("deaths", {}).items() if name in ("hub", "account", "ended")}
+        print(json.dumps(told, indent=1))
 
 
 @contextlib.contextmanager

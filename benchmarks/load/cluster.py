@@ -90,8 +90,7 @@ class Cluster:
         for data in map(self._data, names):
             data.mkdir()
             shutil.copy(self.hub.data / "config.toml", data)
-            for each in ("keys", "bundles"):
-                shutil.copytree(self.hub.data / each, data / each)
+            shutil.copytree(self.hub.data / "keys", data / "keys")
         return joined
 
     @asynccontextmanager
@@ -113,8 +112,7 @@ class Cluster:
     async def running(self) -> AsyncIterator["Cluster"]:
         """Replicas, workers and balancer run within the block."""
         try:
-            for each in (*self.serving, *self.workers):
-                await each.begin()
+            await asyncio.gather(*(each.begin() for each in (*self.serving, *self.workers)))
             async with self.balancer.running():
                 yield self
         finally:

@@ -23,6 +23,7 @@ from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 pytestmark = [
     pytest.mark.process,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(not default_bundle_folder().is_dir(), reason="needs the default bundle"),
 ]
 SECONDS = float(os.environ.get("THINWIRE_CLUSTER_SECONDS", "30"))

@@ -15,12 +15,14 @@ from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, 
 from thinwire.receiver.sites import keyring, rotation
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.store.tables import certificates
-from thinwire.sender.transport.credentials import CERTIFICATE, Credentials
+from thinwire.receiver.transport.service import HubServer
+from thinwire.sender.transport.credentials import CERTIFICATE, REQUEST, Credentials
 from thinwire.sender.transport.link_status import LinkState
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import peek_hub_key
 from thinwire.shared.crypto.keys import Identity, fingerprint
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.wire.v1.link_pb2_grpc import HubServicer
 
 
 def joined_before(ends: TwoEnds, days: int) -> tuple[Identity, Credentials]:
@@ -77,6 +79,24 @@ def test_a_hub_from_before_the_renewal_takes_the_certificate_before_and_renews_i
 
     asyncio.run(run())
     assert accepted(ends, credentials.present())
+
+
+def test_a_hub_of_an_earlier_version_renews_nothing_and_goes_on(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HubServer, "Renew", HubServicer.Renew)  # as gRPC answers for a call that a service lacks
+    old, credentials = joined_before(ends, 600)
+    (study,) = samples(1)
+
+    async def run() -> None:
+        async with serving(ends) as (_, port), sending(ends, port, old, credentials) as uplink:
+            await until((ends.folder / "clinic" / "keys" / REQUEST).exists)  # it has asked, or does so now
+            ends.accept(study)
+            ends.make_parts()
+            uplink.wake()
+            await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
+
+    asyncio.run(run())
+    ends.assert_arrived([study])
+    assert credentials.present().certificate_pem == old.certificate_pem
 
 
 def test_a_certificate_that_has_ended_says_so_and_a_new_token_helps(ends: TwoEnds) -> None:

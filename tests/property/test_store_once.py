@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.both_databases import engines, hub_on
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, study_parts
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored_blobs, study_parts
 from tests.support.soak import TIMES
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import open_hub
@@ -69,10 +69,8 @@ def _check(data: Path, clinic: Clinic, studies: list[StudyParts], put: set[int])
         graphs = sum(act < 2 for act in put)
         assert sum(each.prediction is not None for each in kept.values()) == graphs
         assert len(pipeline.undelivered_receipts(clinic.site)) == len(put) + graphs
-        wanted = {
-            digest((s.graph, s.originals, s.manifest)[a // 2].plaintext).hex() for a in put for s in [studies[a % 2]]
-        }
-        assert {path.name for path in (data / "blobs").rglob("?" * 64)} == wanted
+        wanted = {digest((s.graph, s.originals, s.manifest)[a // 2].plaintext) for a in put for s in [studies[a % 2]]}
+        assert stored_blobs(hub) == wanted
         assert list(check(hub, Checked(), lambda *_: None)) == []
         for number, each in enumerate(studies):
             if number in put and number + 4 in put:

@@ -21,6 +21,7 @@ from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.payload import encode
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier, digest, study_key
 from thinwire.shared.imaging.radiograph import open_radiograph
+from thinwire.shared.storage.blobs import FolderBlobs
 
 
 @dataclass(frozen=True)
@@ -154,3 +155,17 @@ def sealed_manifest(
         added=added,
     )
     return clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
+
+
+def stored_blobs(hub: Hub) -> set[Digest]:
+    """The blobs that a hub has, wherever they are."""
+    return {name for page in hub.blobs.pages() for name in page}
+
+
+def damage_blob(hub: Hub, name: Digest) -> None:
+    """Put other bytes in the place of a blob."""
+    if isinstance(hub.blobs, FolderBlobs):
+        hub.blobs.path(name).write_bytes(b"damaged")
+    else:
+        assert hub.objects is not None
+        hub.objects.put(f"blobs/{name.hex()[:2]}/{name.hex()}", b"damaged", "test")

@@ -338,13 +338,24 @@ def link_json(link: LinkStatus) -> dict[str, Any]:
 
 
 def certificate_text(certificate: bytes, now: datetime) -> str:
-    """The end of the clinic's certificate (PEM), as a warning where it was not renewed for long."""
-    left, ends = left_of(certificate, now), f"{now + left_of(certificate, now):%Y-%m-%d}"
+    """The end of the clinic's certificate (PEM), as a warning where there is one."""
+    if warning := certificate_warning(certificate, now):
+        return f"[bold yellow]{warning}[/]"
+    ends = now + left_of(certificate, now)
+    return f"Certificate: until {ends:%Y-%m-%d}, renewed from {renewal_time(certificate):%Y-%m-%d} on"
+
+
+def certificate_warning(certificate: bytes, now: datetime) -> str:
+    """What to do for a certificate (PEM) that has ended, or was not renewed for long; empty for any other."""
+    left = left_of(certificate, now)
     if left <= timedelta(0):
-        return f"[bold red]Certificate: ended {ends}[/]; ask the hub for a new token, and join again with this folder"
+        return (
+            f"The certificate ended on {now + left:%Y-%m-%d}: ask the hub for a new token, and join again with this "
+            "data folder. Studies wait in it."
+        )
     if now >= warned_time(certificate):
-        return f"[bold yellow]Certificate: ends {ends}[/] and is not renewed yet: it needs the link to the hub"
-    return f"Certificate: until {ends}, renewed from {renewal_time(certificate):%Y-%m-%d} on"
+        return f"The certificate ends on {now + left:%Y-%m-%d} and is not renewed yet: it needs the link to the hub."
+    return ""
 
 
 def seconds_text(seconds: float) -> str:

@@ -121,7 +121,7 @@ def move_command(
     """Move the hub from its data folder to PostgreSQL and an object store, while serve is stopped.
 
     Every row and every part is compared with its copy before the settings name the new place. A move that was stopped
-    goes on with the next call. The data folder keeps its files (docs/administration.md, A hub of several machines).
+    goes on with the next call. The data folder keeps its files (docs/several-machines.md).
     Exit code 70 if a stored part is damaged: `check --repair` then requests it again.
     """
     databases = [url for url in to if url.startswith("postgresql")]

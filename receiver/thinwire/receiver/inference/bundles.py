@@ -113,9 +113,9 @@ class Bundles:
             return "the bundle that made them is damaged"
 
     def graph(self, payload: bytes, study: StudyKey, reader: BundleId | None = None) -> FusedGraph:
-        """The graph of a payload, under the name of the bundle that is to read it: `reader`, else the hub's default
-        where that can read it, else its own. Raises BadPayload, UnknownBundle, BadBundle."""
-        graph = decode(payload, study, self.coder)
+        """The graph of a stored payload, under the name of the bundle that is to read it: `reader`, else the hub's
+        default where that can read it, else its own. Raises BadPayload, UnknownBundle, BadBundle."""
+        graph = decode(payload, study, self.coder, decoded_before=True)
         chosen = self._named_default() if reader is None else reader
         if chosen is None or chosen == graph.bundle:
             return graph

@@ -27,7 +27,7 @@ from thinwire.receiver.store.bucket_owner import claim
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
 from thinwire.receiver.store.removed_blobs import RemovedBlob
-from thinwire.receiver.store.tables import HUB, invitations, sessions, tokens
+from thinwire.receiver.store.tables import HUB, invitations, partials, pieces, sessions, tokens
 from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy, StorageFailed
@@ -236,6 +236,9 @@ def _begin(connection: Connection, clock: Clock, also: Also, from_backup: bool) 
     if from_backup:
         # The backup is still there, and holds all that was restored from it.
         record_backup(connection, clock.now(), site_positions(connection), clock.now())
+        # Objects in transfer start again: what the object store had of them is not in the backup.
+        connection.execute(delete(pieces))
+        connection.execute(delete(partials))
     _end_access(connection, clock)
     also(connection)
 

@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, exists, false, fu
 from thinwire.receiver.config import RetentionRule
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import PLANNED_ON
-from thinwire.receiver.store.tables import additions, deliveries, events, holds, objects, plans, removals, worklist
+from thinwire.receiver.store.erasure import keys_of
+from thinwire.receiver.store.tables import deliveries, events, holds, objects, plans, removals, worklist
 from thinwire.receiver.store.tables import sites as site_rows
 from thinwire.receiver.store.tables import targets as target_rows
 from thinwire.receiver.store.worklist_rows import Place, ReadingState
@@ -73,8 +74,7 @@ def sized(connection: Connection, keys: Iterable[tuple[SiteName, StudyKey]]) -> 
     """These studies with the bytes of their parts."""
     found = []
     for site, study in keys:
-        added = select(additions.c.study).where(additions.c.site == site, additions.c.base == study)
-        of_it = (objects.c.study == study) | objects.c.study.in_(added)
+        of_it = objects.c.study.in_(keys_of(connection, site, study))
         size = connection.scalar(select(func.sum(objects.c.plain_size)).where(objects.c.site == site, of_it))
         found.append(Candidate(site, study, int(size or 0)))
     return found

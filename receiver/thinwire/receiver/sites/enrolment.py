@@ -5,9 +5,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, delete, exists, func, insert, join, select, update
+from sqlalchemy import Connection, Select, delete, exists, func, insert, join, select, update
 
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.sites.certificates import SiteCertificates, put_in_force
@@ -30,7 +31,7 @@ from thinwire.shared.crypto.keys import JoinTokenId, check_join, fingerprint, is
 from thinwire.shared.errors import HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
-from thinwire.shared.storage.database import Database, insert_new, tell
+from thinwire.shared.storage.database import Database, insert_new, prepared, tell
 
 EPOCH_LIFE = timedelta(days=400)
 """Time without a stored object after which an epoch is removed; longer than a backup is old, whose restore proves parts
@@ -38,6 +39,8 @@ by their epochs."""
 EPOCH_WINDOW = timedelta(hours=1)
 _MOST_OPENED = 2048
 """Opened epochs in memory."""
+FRESH_SECONDS = 2.0
+"""For which an epoch that was found counts as there, also where another process lets it expire."""
 
 Also = Callable[[Connection], object]
 """Called in the same transaction, for example to add an audit message."""
@@ -59,6 +62,14 @@ class JoinResult:
     """The hub's Ed25519 public key, 32 bytes."""
 
 
+@dataclass
+class _Opened:
+    key: EpochKey
+    verify_key: Ed25519PublicKey
+    read_at: float
+    """Seconds, monotonic."""
+
+
 class SiteRegistry:
     """Safe from any thread; other processes (the command line) may use the same database."""
 
@@ -69,7 +80,7 @@ class SiteRegistry:
         self._keys = keys
         self._clock = clock
         self.certificates = SiteCertificates(database, keys, clock)
-        self._opened: dict[tuple[SiteName, EpochId], EpochKey] = {}
+        self._opened: dict[tuple[SiteName, EpochId], _Opened] = {}
 
     def enrol(
         self, site: SiteName, also: Also = _nothing_more, random_bytes: Callable[[int], bytes] = os.urandom
@@ -162,26 +173,16 @@ class SiteRegistry:
         return self.certificates.refused(certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
-        """As `IngestStore.epoch_key`. Opened from its record at the first use and then cached."""
-        row = self._epoch(site, epoch)
-        if row is None:
-            self._opened.pop((site, epoch), None)  # it has expired
-            return None
-        known = self._opened.get((site, epoch))
-        if known is None:
-            known = self._opened[site, epoch] = open_epoch(
-                row[0], site, _verify_key(row[1]), self._keys.sealed_to(row[0])
-            )
-            while len(self._opened) > _MOST_OPENED:
-                self._opened.pop(next(iter(self._opened)), None)
-        return known
+        """As `IngestStore.epoch_key`."""
+        found = self._epoch(site, epoch)
+        return None if found is None else found.key
 
     def verify_key(self, site: SiteName, epoch: EpochId) -> Ed25519PublicKey:
         """The site's signing key at the time of an epoch. Raises HubBusy for one that expired in the meantime."""
-        row = self._epoch(site, epoch)
-        if row is None:
+        found = self._epoch(site, epoch)
+        if found is None:
             raise HubBusy("the epoch expired at the hub in the meantime")
-        return _verify_key(row[1])
+        return found.verify_key
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
         """As `IngestStore.admit_epoch`.
@@ -225,6 +226,7 @@ class SiteRegistry:
         for epoch in dict.fromkeys(stale):
             connection.execute(delete(epochs).where(epochs.c.site == site, epochs.c.epoch == epoch))
             connection.execute(delete(epoch_uses).where(mine, epoch_uses.c.epoch == epoch))
+            self._opened.pop((site, epoch), None)
 
     def sites_of(self, epoch: EpochId) -> list[SiteName]:
         """The sites that announced an epoch of this id, by name; usually one, since ids are random."""
@@ -288,11 +290,31 @@ class SiteRegistry:
             raise NotEnrolled("the hub does not serve this site")
         return bytes(row.signing_key)
 
-    def _epoch(self, site: SiteName, epoch: EpochId) -> tuple[bytes, bytes] | None:
-        mine = (epochs.c.site == site) & (epochs.c.epoch == epoch)
+    def _epoch(self, site: SiteName, epoch: EpochId) -> "_Opened | None":
+        """An epoch, opened from its record at the first use, and looked for again after FRESH_SECONDS: it may have
+        expired. A revocation needs no look: it is checked in the transaction that stores."""
+        known, now = self._opened.get((site, epoch)), self._clock.monotonic()
+        if known is not None and 0 <= now - known.read_at < FRESH_SECONDS:
+            return known
         with self._database.read() as connection:
-            row = connection.execute(select(epochs.c.record, epochs.c.signing_key).where(mine)).one_or_none()
-        return None if row is None else (bytes(row.record), bytes(row.signing_key))
+            row = _record(connection, site, epoch).one_or_none()
+        if row is None:
+            self._opened.pop((site, epoch), None)
+            return None
+        if known is None:
+            record, verify_key = bytes(row.record), _verify_key(bytes(row.signing_key))
+            key = open_epoch(record, site, verify_key, self._keys.sealed_to(record))
+            known = _Opened(key, verify_key, now)
+        known.read_at = now
+        self._opened[site, epoch] = known
+        while len(self._opened) > _MOST_OPENED:
+            self._opened.pop(next(iter(self._opened)), None)
+        return known
+
+
+@prepared
+def _record(site: Any, epoch: Any) -> Select[Any]:
+    return select(epochs.c.record, epochs.c.signing_key).where(epochs.c.site == site, epochs.c.epoch == epoch)
 
 
 def _hash(token: JoinTokenId) -> bytes:

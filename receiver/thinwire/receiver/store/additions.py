@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, exists, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, exists, select, update
 
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import additions, deliveries, files, objects, studies, worklist
@@ -20,7 +21,7 @@ from thinwire.shared.errors import BadManifest
 from thinwire.shared.formats.manifest import Added
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName, StudyKey
-from thinwire.shared.storage.database import insert_new
+from thinwire.shared.storage.database import insert_new, prepared
 
 _OPEN = ("waiting", "asked", "refused")
 """States of deliveries that a target may still be sent (`forward.queue`)."""
@@ -85,8 +86,13 @@ def add(connection: Connection, site: SiteName, study: StudyKey, added: Added) -
 
 def base_of(connection: Connection, site: str, study: bytes) -> StudyKey | None:
     """The study to which these files are added; None for a study of its own."""
-    found = connection.scalar(select(additions.c.base).where(additions.c.site == site, additions.c.study == study))
+    found = _base(connection, site, study).scalar()
     return None if found is None else StudyKey(found)
+
+
+@prepared
+def _base(site: Any, study: Any) -> Select[Any]:
+    return select(additions.c.base).where(additions.c.site == site, additions.c.study == study)
 
 
 def announce(connection: Connection, site: SiteName, base: StudyKey, at: datetime) -> None:

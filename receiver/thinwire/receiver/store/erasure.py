@@ -46,7 +46,8 @@ _BARE = {
 def keys_of(connection: Connection, site: SiteName, study: StudyKey) -> list[StudyKey]:
     """The key of a study, and those of the files that were added to it."""
     added = select(additions.c.study).where(additions.c.site == site, additions.c.base == study)
-    return [study, *map(StudyKey, connection.scalars(added.order_by(additions.c.study)))]
+    # Sorted here: SQLite would else read all additions of the site in their order.
+    return [study, *sorted(map(StudyKey, connection.scalars(added)))]
 
 
 def erase(

@@ -61,6 +61,9 @@ FOR_CLINIC = frozenset({*EVENT_OF.values(), StudyEvent.REQUESTED, StudyEvent.DAM
 """The events of which a clinic hears: it gets a receipt or a request."""
 
 
+_EVENT, _RECEIPT = insert(events), insert(receipts)
+
+
 def add_event(connection: Connection, site: SiteName, study: StudyKey, event: StudyEvent, at: datetime) -> int:
     """Add an event in the transaction that makes it true, which has the site's turn or is alone: so the numbers of a
     site ascend in the order in which they are committed. Returns its number. After the commit those who wait for it
@@ -68,7 +71,7 @@ def add_event(connection: Connection, site: SiteName, study: StudyKey, event: St
     require_turn(connection, site)
     refuse_erased(connection, site, study)
     row = {"at": micros(at), "site": site, "study": study, "event": str(event)}
-    (number,) = connection.execute(insert(events).values(row)).inserted_primary_key or (0,)
+    (number,) = connection.execute(_EVENT, row).inserted_primary_key or (0,)
     if event in FOR_CLINIC:
         # The stream by which a part came answers with its receipt.
         tell(connection, site, here=event is not StudyEvent.STORED)
@@ -88,7 +91,7 @@ def add_receipt(connection: Connection, receipt: Receipt, signing: Ed25519Privat
         "digest": digest(signed),
         "signed": signed,
     }
-    connection.execute(insert(receipts).values(row))
+    connection.execute(_RECEIPT, row)
     return number, signed
 
 

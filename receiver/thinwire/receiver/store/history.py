@@ -10,14 +10,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, case, exists, func, insert, literal, select
+from sqlalchemy import Connection, Select, case, exists, func, insert, literal, select
 
 from thinwire.receiver.store.tables import backed_up, backups, generation_ends, generations, positions
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Place
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, Generation, SiteName
-from thinwire.shared.storage.database import insert_new, tell
+from thinwire.shared.storage.database import insert_new, prepared, tell
 
 HISTORY = "*history"
 """The topic of news that the store has another generation or backup."""
@@ -39,7 +40,7 @@ class SiteHistory:
 def add_position(connection: Connection, site: SiteName, object: Digest, at: datetime) -> Place:
     """The next place of a site, in the transaction that stores the object."""
     position = _last(connection, site) + 1
-    connection.execute(insert(positions).values(site=site, position=position, object=object, at=micros(at)))
+    connection.execute(_PLACE, {"site": site, "position": position, "object": object, "at": micros(at)})
     return Place(_current(connection)[1], position)
 
 
@@ -118,10 +119,22 @@ def record_backup(connection: Connection, taken_at: datetime, held: Mapping[Site
 
 
 def _current(connection: Connection) -> tuple[int, Generation]:
-    query = select(generations.c.number, generations.c.generation).order_by(generations.c.number.desc()).limit(1)
-    number, generation = connection.execute(query).one()
-    return number, Generation(generation)
+    row = _newest(connection).one()
+    return row.number, Generation(row.generation)
 
 
 def _last(connection: Connection, site: SiteName) -> int:
-    return connection.scalar(select(func.max(positions.c.position)).where(positions.c.site == site)) or 0
+    return _last_of(connection, site).scalar() or 0
+
+
+@prepared
+def _newest() -> Select[Any]:
+    return select(generations.c.number, generations.c.generation).order_by(generations.c.number.desc()).limit(1)
+
+
+@prepared
+def _last_of(site: Any) -> Select[Any]:
+    return select(func.max(positions.c.position)).where(positions.c.site == site)
+
+
+_PLACE = insert(positions)

@@ -179,9 +179,11 @@ class News:
                 self._stop.wait(AGAIN_SECONDS)
 
     def _listen_on_one(self) -> None:
-        with contextlib.closing(self._database.engine.raw_connection()) as pooled:
-            connection: Any = pooled.driver_connection
-            pooled.detach()
+        pooled = self._database.engine.raw_connection()
+        driver: Any = pooled.driver_connection
+        # The pool would roll back a connection that the server has ended, and log the error's text.
+        pooled.detach()
+        with contextlib.closing(driver) as connection:
             connection.autocommit = True
             connection.execute(f"LISTEN {_CHANNEL}")
             looked = -CATCH_UP_SECONDS

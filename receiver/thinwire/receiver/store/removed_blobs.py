@@ -8,14 +8,15 @@ names a blob looks here first.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, Select, delete, exists, select, update
 
 from thinwire.receiver.store.tables import objects, removed_blobs
 from thinwire.shared.errors import HubBusy
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest
-from thinwire.shared.storage.database import insert_new
+from thinwire.shared.storage.database import insert_new, prepared
 
 PAGE = 200
 SETTLES = timedelta(minutes=5)
@@ -38,13 +39,13 @@ def add_removed(connection: Connection, blobs: Iterable[bytes], at: datetime) ->
 
 def was_removed(connection: Connection, blob: Digest) -> bool:
     """Whether a blob was taken from the disk: then `write_again` comes before it is written."""
-    state = connection.scalar(select(removed_blobs.c.state).where(removed_blobs.c.blob == blob))
-    return bool(state == RemovedBlob.GONE)
+    row = _removed(connection, blob).one_or_none()
+    return row is not None and bool(row.state == RemovedBlob.GONE)
 
 
 def write_again(connection: Connection, blob: Digest, at: datetime) -> None:
     """In a transaction before a blob is written that was removed. Raises HubBusy for a moment after its removal."""
-    row = connection.execute(select(removed_blobs).where(removed_blobs.c.blob == blob)).one_or_none()
+    row = _removed(connection, blob).one_or_none()
     if row is not None and row.state == RemovedBlob.GONE:
         if at - moment(row.at) < SETTLES:
             raise _busy()
@@ -54,7 +55,7 @@ def write_again(connection: Connection, blob: Digest, at: datetime) -> None:
 def name_again(connection: Connection, blob: Digest) -> None:
     """In the transaction that names a blob. Raises HubBusy while it is being removed, or if it may have been removed
     after it was written."""
-    row = connection.execute(select(removed_blobs).where(removed_blobs.c.blob == blob)).one_or_none()
+    row = _removed(connection, blob).one_or_none()
     if row is not None:
         if row.state != RemovedBlob.WAITING:
             raise _busy()
@@ -63,6 +64,11 @@ def name_again(connection: Connection, blob: Digest) -> None:
 
 def _busy() -> HubBusy:
     return HubBusy("the same content was removed a moment ago")
+
+
+@prepared
+def _removed(blob: Any) -> Select[Any]:
+    return select(removed_blobs).where(removed_blobs.c.blob == blob)
 
 
 def take_page(connection: Connection, after: bytes = b"") -> list[Digest]:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, select, update
+from sqlalchemy import Connection, Insert, Select, and_, case, exists, func, select, update
 
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.tables import generations, quotas, site_usage, sites
 from thinwire.shared.errors import LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName
-from thinwire.shared.storage.database import insert_new
+from thinwire.shared.storage.database import insert_new, prepared
 
 DAY = timedelta(days=1)
 AGAIN_AFTER = 300.0
@@ -50,7 +51,7 @@ class Usage:
 
 def limits_of(connection: Connection, site: SiteName, defaults: QuotaSettings) -> dict[Limit, int]:
     """The limits of a site: its own where it has one, else the hub's."""
-    own = connection.execute(select(quotas.c.limit, quotas.c.most).where(quotas.c.site == site)).all()
+    own = _quotas(connection, site).all()
     return {limit: getattr(defaults, limit) for limit in Limit} | {Limit(each.limit): each.most for each in own}
 
 
@@ -64,9 +65,8 @@ def set_limits(connection: Connection, site: SiteName, most: Mapping[Limit, int]
 
 
 def usage_of(connection: Connection, site: SiteName, at: datetime) -> Usage:
-    query = select(func.coalesce(func.sum(site_usage.c.bytes), 0)).where(site_usage.c.site == site)
-    today = select(site_usage.c.studies).where(site_usage.c.site == site, site_usage.c.day == day_of(at))
-    return Usage(int(connection.scalar(query) or 0), int(connection.scalar(today) or 0))
+    row = _usage(connection, site, day_of(at)).one()
+    return Usage(int(row.bytes), int(row.studies))
 
 
 def check_room(used: int, size: int, most: int) -> None:
@@ -100,9 +100,7 @@ def _offers_again(connection: Connection, at: datetime) -> bool:
 
 def count(connection: Connection, site: SiteName, size: int, new_study: bool, at: datetime) -> None:
     """Count an object in the transaction that stores it."""
-    row = insert_new(site_usage).values(site=site, day=day_of(at), bytes=size, studies=int(new_study))
-    more = {"bytes": site_usage.c.bytes + size, "studies": site_usage.c.studies + int(new_study)}
-    connection.execute(row.on_conflict_do_update(index_elements=["site", "day"], set_=more))
+    _count(connection, site, day_of(at), size, int(new_study))
 
 
 def uncount(connection: Connection, site: SiteName, size: int, stored_at: datetime) -> None:
@@ -114,10 +112,34 @@ def uncount(connection: Connection, site: SiteName, size: int, stored_at: dateti
 def check_served(connection: Connection, site: SiteName) -> None:
     """Raises NotEnrolled for a site whose access is revoked. In the transaction that stores what the site sent: nothing
     of it is stored after the revocation."""
-    if connection.scalar(select(sites.c.dismissed_at).where(sites.c.name == site)) is not None:
+    if _dismissed(connection, site).scalar() is not None:
         raise NotEnrolled("the hub does not serve this site: its access is revoked")
 
 
 def day_of(at: datetime) -> int:
     """Whole days since 1970 (UTC)."""
     return micros(at) // (DAY // timedelta(microseconds=1))
+
+
+@prepared
+def _dismissed(site: Any) -> Select[Any]:
+    return select(sites.c.dismissed_at).where(sites.c.name == site)
+
+
+@prepared
+def _quotas(site: Any) -> Select[Any]:
+    return select(quotas.c.limit, quotas.c.most).where(quotas.c.site == site)
+
+
+@prepared
+def _usage(site: Any, day: Any) -> Select[Any]:
+    today = case((site_usage.c.day == day, site_usage.c.studies), else_=0)
+    stored, new = func.coalesce(func.sum(site_usage.c.bytes), 0), func.coalesce(func.sum(today), 0)
+    return select(stored.label("bytes"), new.label("studies")).where(site_usage.c.site == site)
+
+
+@prepared
+def _count(site: Any, day: Any, size: Any, studies: Any) -> Insert:
+    row = insert_new(site_usage).values(site=site, day=day, bytes=size, studies=studies)
+    more = {"bytes": site_usage.c.bytes + row.excluded.bytes, "studies": site_usage.c.studies + row.excluded.studies}
+    return row.on_conflict_do_update(index_elements=["site", "day"], set_=more)

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from thinwire.receiver.config import QuotaSettings
+from thinwire.receiver.store import statements
 from thinwire.receiver.store.additions import (
     Decision,
     add,
@@ -46,10 +47,8 @@ from thinwire.receiver.store.shares import Limit, check_room, check_served, chec
 from thinwire.receiver.store.tables import (
     additions,
     drafts,
-    epoch_uses,
     events,
     files,
-    listed,
     objects,
     parked,
     predictions,
@@ -153,11 +152,10 @@ class Store(StudyQueries):
             refuse_erased(connection, part.site, part.header.study)
             at = self._clock.now()
             name_again(connection, blob)
-            new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
-            is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
+            added = statements.add_study(connection, part.site, part.header.study, micros(at), part.urgent)
+            is_new = added.rowcount == 1
             count(connection, part.site, size, is_new and not found_here, at)
-            used = (epoch_uses.c.site == part.site) & (epoch_uses.c.epoch == part.header.epoch)
-            connection.execute(update(epoch_uses).where(used).values(used_at=micros(at)))
+            statements.use_epoch(connection, part.site, part.header.epoch, micros(at))
             if part.urgent:
                 self._make_urgent(connection, part.site, part.header.study)
             facts = place_detail(add_position(connection, part.site, part.object, at))
@@ -173,11 +171,9 @@ class Store(StudyQueries):
                 "stored_at": micros(at),
                 "receipt": number,
             }
-            connection.execute(insert(objects).values(**mine, **row))
+            connection.execute(statements.OBJECT, {**mine, **row})
             _add_facts(connection, mine, part.content)
-            connection.execute(
-                delete(requests).where(of_study(requests, part.site, part.header.study), requests.c.kind == row["kind"])
-            )
+            statements.answer_request(connection, part.site, part.header.study, row["kind"])
             keep(connection, part.site, part.header.study)
             if (base := base_of(connection, part.site, part.header.study)) is not None:
                 announce(connection, part.site, base, at)
@@ -190,7 +186,7 @@ class Store(StudyQueries):
         refuse_erased(connection, part.site, part.header.study)
         if isinstance(part.content, Manifest) and part.content.added is not None:
             check_added(connection, part.site, part.header.study, part.content.added)
-        is_new = not connection.scalar(select(exists().where(of_study(studies, part.site, part.header.study))))
+        is_new = statements.study_of(connection, part.site, part.header.study).first() is None
         check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
 
     def check_wanted(self, site: SiteName, study: StudyKey) -> None:
@@ -370,14 +366,13 @@ class Store(StudyQueries):
             "at": micros(prediction.at),
         }
         self._step("store.prediction.before_commit")
-        mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
         with self._database.write(turn=waiting.site) as connection:
-            if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
+            asked = statements.study_of(connection, waiting.site, waiting.study).one_or_none()
+            if asked is None or asked.urgent_asked is not waiting.urgent_asked:
                 return False
             if is_erased(connection, waiting.site, waiting.study):
                 return False
-            done = connection.execute(insert_new(predictions).values(row).on_conflict_do_nothing())
-            if done.rowcount != 1:
+            if connection.execute(statements.PREDICTION, row).rowcount != 1:
                 return False
             facts = prediction_detail(prediction)
             triaged = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, prediction.at, facts)
@@ -488,8 +483,8 @@ def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
 
 
 def _stored_receipt(connection: Connection, site: SiteName, object: Digest) -> bytes | None:
-    signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
-    return connection.scalar(signed.where(_object(site, object)))
+    signed: bytes | None = statements.receipt_of(connection, site, object).scalar()
+    return signed
 
 
 def _tells_its_place(connection: Connection, site: SiteName, signed: bytes) -> bool:
@@ -505,7 +500,6 @@ def _tells_its_place(connection: Connection, site: SiteName, signed: bytes) -> b
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:
     """Store the facts of a part's content."""
-    this = of_study(studies, mine["site"], mine["study"])
     match content:
         case FusedGraph():
             facts = {
@@ -517,7 +511,7 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 "patches_total": content.total_patches,
                 "attention_kept": content.attention_kept,
             }
-            connection.execute(update(studies).where(this).values(facts))
+            statements.set_graph(connection, mine["site"], mine["study"], *facts.values())
         case Files():
             entries = [
                 {**mine, "place": place, "digest": each, "size": size}
@@ -533,7 +527,7 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
             if content.added is not None:
                 add(connection, mine["site"], mine["study"], content.added)
             elif not any(each.decision is Decision.TAKEN for each in read_additions(connection, **mine)):
-                connection.execute(update(studies).where(this).values(patient=patient_of(content)))
-            connection.execute(delete(listed).where(of_study(listed, mine["site"], mine["study"])))
+                statements.set_patient(connection, mine["site"], mine["study"], patient_of(content))
+            statements.forget_listed(connection, mine["site"], mine["study"])
             if entries:
-                connection.execute(insert(listed), entries)
+                connection.execute(statements.LISTED, entries)

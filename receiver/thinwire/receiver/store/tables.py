@@ -159,6 +159,8 @@ objects = Table(
     Index("objects_identity", "site", "object", unique=True),
     Index("objects_study", "site", "study", "kind"),
     Index("objects_blob", "blob"),
+    # Else the database looks for a receipt that is removed in all objects.
+    Index("objects_receipt", "receipt"),
 )
 files = Table(
     "files",

@@ -6,13 +6,15 @@ clinic offers it again. Reasons: docs/decisions/0015-what-an-erased-study-leaves
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, select
+from sqlalchemy import Connection, Select, select
 
 from thinwire.receiver.store.tables import tombstones
 from thinwire.shared.errors import StudyErased
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.storage.database import prepared
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Tombstone:
 
 
 def is_erased(connection: Connection, site: str, study: bytes) -> bool:
-    return bool(connection.scalar(select(exists().where(_is(site, study)))))
+    return _found(connection, site, study).first() is not None
 
 
 def refuse_erased(connection: Connection, site: str, study: bytes) -> None:
@@ -36,7 +38,7 @@ def refuse_erased(connection: Connection, site: str, study: bytes) -> None:
 
 
 def tombstone_of(connection: Connection, site: str, study: bytes) -> Tombstone | None:
-    row = connection.execute(select(tombstones).where(_is(site, study))).one_or_none()
+    row = _found(connection, site, study).one_or_none()
     return None if row is None else Tombstone(SiteName(row.site), StudyKey(row.study), row.rule, moment(row.at))
 
 
@@ -45,5 +47,6 @@ def erased(found: Tombstone) -> StudyErased:
     return StudyErased(f"this study was removed from the hub on {found.at:%Y-%m-%d} {why}")
 
 
-def _is(site: str, study: bytes) -> ColumnElement[bool]:
-    return (tombstones.c.site == site) & (tombstones.c.study == study)
+@prepared
+def _found(site: Any, study: Any) -> Select[Any]:
+    return select(tombstones).where(tombstones.c.site == site, tombstones.c.study == study)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Insert, Row, Select, and_, delete, exists, func, insert, select, update
 
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store import full_text
@@ -31,7 +31,7 @@ from thinwire.receiver.store.tables import (
 from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Urgency
-from thinwire.shared.storage.database import insert_new
+from thinwire.shared.storage.database import insert_new, prepared
 
 WORD = re.compile("[a-z0-9]+")
 """A word of the search, in lower case."""
@@ -85,7 +85,7 @@ def keep(connection: Connection, site: str, study: bytes) -> None:
     row = _row(facts)
     if before is None:
         row |= {"site": site, "study": study, "received_at": facts.received_at}
-        (number,) = connection.execute(insert(worklist).values(row)).inserted_primary_key or (0,)
+        (number,) = connection.execute(_ROW, row).inserted_primary_key or (0,)
         _count(connection, site, row["state"], row["place"], 1)
         full_text.add(connection, number, row["words"])
     else:
@@ -180,9 +180,12 @@ def split(texts: Iterable[str]) -> Iterator[str]:
 
 def _read(connection: Connection, site: str, study: bytes) -> tuple[Row[Any] | None, Row[Any] | None]:
     """What the row of a study depends on, and the row; None for one that is missing."""
-    mine = and_(worklist.c.site == site, worklist.c.study == study)
-    facts = connection.execute(_facts(site, study)).one_or_none()
-    return facts, connection.execute(select(worklist).where(mine)).one_or_none()
+    return _facts(connection, site, study).one_or_none(), _listed(connection, site, study).one_or_none()
+
+
+@prepared
+def _listed(site: Any, study: Any) -> Select[Any]:
+    return select(worklist).where(worklist.c.site == site, worklist.c.study == study)
 
 
 def _has_none(connection: Connection, site: str, study: bytes) -> bool:
@@ -216,7 +219,8 @@ def _counted() -> Select[Any]:
     return select(*key, func.count()).group_by(*key)
 
 
-def _facts(site: str, study: bytes) -> Select[Any]:
+@prepared
+def _facts(site: Any, study: Any) -> Select[Any]:
     """The query of what a row depends on."""
     graph = (
         select(objects.c.blob)
@@ -273,6 +277,14 @@ def _row(facts: Row[Any]) -> dict[str, Any]:
 
 
 def _count(connection: Connection, site: str, state: int, place: int, by: int) -> None:
+    _counts(connection, site, state, place, by)
+
+
+@prepared
+def _counts(site: Any, state: Any, place: Any, by: Any) -> Insert:
     added = insert_new(worklist_counts).values(site=site, state=state, place=place, studies=by)
-    more = {"studies": worklist_counts.c.studies + by}
-    connection.execute(added.on_conflict_do_update(index_elements=["site", "state", "place"], set_=more))
+    more = {"studies": worklist_counts.c.studies + added.excluded.studies}
+    return added.on_conflict_do_update(index_elements=["site", "state", "place"], set_=more)
+
+
+_ROW = insert(worklist)

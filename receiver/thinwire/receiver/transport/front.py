@@ -141,7 +141,8 @@ class _Clinic(_Side):
         peer = transport.get_extra_info("peername")
         # None where it has gone already.
         self.host = peer[0] if peer else ""
-        self.name = address_text(*peer[:2]) if peer else f"gone {id(self)}"
+        # Of this port: replicas on one machine, behind a balancer, may have callers of one address at the same time.
+        self.name = f"{self.front.port}/{address_text(*peer[:2])}" if peer else f"gone {id(self)}"
         self._first = b""
 
     def read(self, data: bytes) -> None:

@@ -19,6 +19,7 @@ from thinwire.receiver.config import LinkLimits
 from thinwire.receiver.store.history import HISTORY
 from thinwire.receiver.store.news import ACCESS, News
 from thinwire.receiver.store.streams import Streams, of_stream
+from thinwire.receiver.transport import store_calls
 from thinwire.receiver.transport.front import Front
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
@@ -117,7 +118,7 @@ class HubServer(HubServicer):
     async def start(self, listen: str) -> int:
         """Listen on HOST:PORT; returns the port, which the system chooses for 0. Raises BadConfiguration."""
         self._loop = asyncio.get_running_loop()
-        self._calls = StoreCalls()
+        self._calls = StoreCalls(store_calls.THREADS, store_calls.STUCK_SECONDS)
         if self._of_replicas is not None:
             self._leases = StreamLeases(self._of_replicas, self._calls)
         self._unsubscribe = self._subscribe(self._heard)

@@ -31,7 +31,7 @@ class StoreCalls:
     more wait than there are streams."""
 
     def __init__(
-        self, threads: int = THREADS, stuck: float = STUCK_SECONDS, monotonic: Callable[[], float] = time.monotonic
+        self, threads: int, stuck: float = STUCK_SECONDS, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._loop = asyncio.get_running_loop()

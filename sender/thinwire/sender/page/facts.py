@@ -14,7 +14,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.presentation import bytes_text, seconds_text
+from thinwire.sender.presentation import bytes_text, certificate_warning, seconds_text
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkStatus, TransferProgress
 from thinwire.sender.transport.progress import study_seconds
@@ -101,6 +101,8 @@ class PageState:
     studies: tuple[StudyRow, ...]
     more: int
     refused: tuple[Mapping[str, object], ...]
+    certificate: str
+    """A warning that the clinic's certificate ends; empty without one."""
     unreadable: int
     """Number of files that this version cannot read, and keeps."""
     parked: tuple[ParkedItem, ...]
@@ -142,7 +144,7 @@ class ClinicState:
         crossing = {each.object: each for each in link.transfers}
         receipts = self.outbox.receipts_of([each.study for each in newest])
         budget, history = current_policy.policy.budget, self.outbox.history()
-        parked = self.outbox.parked.items(MOST_REFUSED)
+        parked, certificate = self.outbox.parked.items(MOST_REFUSED), self.certificate()
         return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
@@ -161,6 +163,7 @@ class ClinicState:
             ),
             more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
+            certificate=certificate_warning(certificate, current_policy.now) if certificate else "",
             unreadable=self.outbox.count_unreadable(),
             parked=tuple(parked),
             more_parked=max(0, sum(self.outbox.parked.counts().values()) - len(parked)),

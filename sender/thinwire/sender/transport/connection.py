@@ -43,8 +43,8 @@ POLICY_SECONDS = 5.0
 REFRESH_SHARE = 5
 """Time between two readings of a changed outbox, as a multiple of the processor time that the last took. Not of its
 duration: while a graph is made, which takes all cores, that may be tenfold, and the graph is to be sent next."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds between two attempts to dial (back-off): doubled each time, with jitter."""
+LEAST_PAUSE, FIRST_PAUSE, LONGEST_PAUSE = 0.1, 0.5, 60.0
+"""Seconds between two attempts to dial (back-off): at least, at most at first, and at most."""
 
 _WRITE_FAILED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 """gRPC's messages for a write to a call that has ended."""
@@ -136,6 +136,13 @@ async def join(target: str, token: JoinToken, request: bytes, signing: Ed25519Pr
             return reply
         except grpc.aio.AioRpcError as error:
             raise error_of(error.code(), error.details(), welcomed=False) from error
+
+
+def pause_after(failures: int, uniform: float) -> float:
+    """Seconds until the next attempt: any part of a time that doubles with each failure up to a limit (full jitter), so
+    that the clinics of a hub that was away come back evenly. uniform: a random number of [0, 1)."""
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
+    return LEAST_PAUSE + (longest - LEAST_PAUSE) * uniform
 
 
 class Uplink:
@@ -254,11 +261,8 @@ class Uplink:
         changed.cancel()
 
     def _pause(self) -> float:
-        """Seconds: half to all of a time that doubles with each failure up to a limit, so that the clinics of one hub
-        do not reconnect at the same moment."""
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        return longest * (1 + self._uniform()) / 2
+        return pause_after(self._failures, self._uniform())
 
     async def _stream(self) -> ThinwireError:
         """One stream from dialling to its end; returns the reason of the end."""

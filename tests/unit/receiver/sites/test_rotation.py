@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, insert
 from typer.testing import CliRunner
 
 from tests.support.clock import FakeClock
@@ -19,6 +20,7 @@ from thinwire.receiver.sites.keyring import (
     AUTHORITY_KEY,
     INDEX,
     SEALING,
+    KeyGeneration,
     KeyKind,
     load_keyring,
     make_keyring,
@@ -26,11 +28,17 @@ from thinwire.receiver.sites.keyring import (
     rotate,
 )
 from thinwire.receiver.sites.rotation import STICK_LIFE, advance, check_running, in_use, register, states
+from thinwire.receiver.store.tables import hub_keys
+from thinwire.receiver.transport.inbox import FolderInbox
+from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import Authority, new_request, new_signing_key, prove_join, read_token
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.hub_keys import read_hub_keys
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName, digest
+from thinwire.shared.wire.chunks import VERSION
+from thinwire.shared.wire.v1 import link_pb2 as wire
 
 SITE = SiteName("north-valley")
 DAY = 86_400.0
@@ -114,6 +122,23 @@ def test_the_last_two_years_of_an_authority_wait_for_nobody(served: Hub, clock: 
     assert number(started(served), started(served).keys.authority) == 2
 
 
+def test_a_clinic_of_an_earlier_version_is_told_no_list(served: Hub, clock: FakeClock) -> None:
+    join(served)
+    rotated(served, KeyKind.AUTHORITY)
+    hub = started(served)
+
+    def welcome(keys: wire.KeysTaken | None) -> wire.Welcome:
+        session = IngestSession(SITE, FolderInbox(hub.data / "inbox", hub.disk, clock), hub.pipeline(), clock, hub.disk)
+        return session.receive(wire.Up(hello=wire.Hello(version=VERSION, hub_keys=keys)))[0].welcome
+
+    told = hub.keys.announcement.signed
+    assert welcome(None).hub_keys == b""
+    assert welcome(wire.KeysTaken()).hub_keys == told
+    assert rotation.holders(hub.database) == {}
+    assert welcome(wire.KeysTaken(list=digest(told))).hub_keys == b""
+    assert rotation.holders(hub.database) == {SITE: (2, 1)}
+
+
 def test_old_epochs_open_after_the_sealing_key_was_rotated(served: Hub, clock: FakeClock) -> None:
     clinic = join(served)
     rotated(served, KeyKind.SEALING)
@@ -159,6 +184,30 @@ def test_half_of_a_cluster_does_not_start_without_the_other_half_s_keys(served: 
     check_running(hub.keys, served.database)
     shutil.copytree(served.data / "keys", other, dirs_exist_ok=True)
     advance(load_keyring(other), served.database, clock)
+
+
+def test_a_database_from_before_a_rotation_learns_the_keys_again(served: Hub, clock: FakeClock) -> None:
+    rotated(served, KeyKind.SEALING)
+    hub = settled(served, clock)
+    clock.advance(STICK_LIFE.total_seconds() + DAY)
+    old = {each.digest for each in hub.keys.generations if each.kind is KeyKind.SEALING and each.number == 1}
+    for retired in (set(), old):
+        with hub.database.write() as connection:
+            connection.execute(delete(hub_keys))  # as a restored backup
+            for each in [each for each in hub.keys.generations if each.number == 1]:
+                connection.execute(insert(hub_keys).values(row_of(each, clock)))
+        if retired:
+            remove_retired(hub.data / "keys", retired, hub.disk)
+        hub = settled(hub, clock)
+        hub = settled(hub, clock)
+        assert number(hub, hub.keys.sealing) == 2
+        assert hub.keys.generations[1].retired is bool(retired)
+
+
+def row_of(generation: KeyGeneration, clock: FakeClock) -> dict[str, object]:
+    at = micros(clock.now())
+    public = {"digest": generation.digest, "kind": str(generation.kind), "number": generation.number}
+    return {**public, "made_at": at, "registered_at": at, "in_use_at": at}
 
 
 def test_a_power_cut_at_any_step_of_a_rotation_leaves_whole_keys(tmp_path: Path, clock: FakeClock) -> None:

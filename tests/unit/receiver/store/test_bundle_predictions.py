@@ -7,21 +7,20 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from tests.support.hub_folder import Clinic, join, study_parts
+from tests.support.hub_folder import Clinic, damage_blob, join, study_parts
 from tests.support.plain_loop import Loop
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
 from thinwire.receiver.archive import ARCHIVE, Summary, predict_archive, predictions_of
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
-from thinwire.receiver.inference.bundles import add_bundle, make_default
 from thinwire.receiver.store import newest_graphs
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.tables import audit
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.receipts import parse_receipt
-from thinwire.shared.identifiers import StudyKey
+from thinwire.shared.identifiers import StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 
 
@@ -43,7 +42,7 @@ def arrived(hub: Hub, clinic: Clinic, bundle: Bundle, *seeds: int, predicted: bo
 
 
 def run(hub: Hub, bundle: Bundle, drafted: bool = False) -> Summary:
-    add_bundle(hub.data / "bundles", bundle.folder, Disk())
+    hub.bundles.add(bundle.folder, hub.disk)
     return predict_archive(hub, bundle.id, Loop, drafted, lambda *_: None)
 
 
@@ -83,7 +82,7 @@ def test_a_bundle_of_another_encoder_reads_nothing(hub: Hub, clinic: Clinic, bun
     assert (done.studies, done.predicted, done.refused) == (0, 0, {"their encoder is another one": 1})
     assert history(hub, clinic, study) == []
     # As the default it takes no graph that it cannot read either.
-    make_default(hub.data / "bundles", foreign.id, Disk())
+    hub.bundles.choose(foreign.id, hub.disk)
     (later,) = arrived(hub, clinic, bundle, 1)
     assert shown(hub, clinic, later).bundle == bundle.id
 
@@ -93,7 +92,7 @@ def test_a_run_that_is_cut_goes_on_and_predicts_the_rest(
 ) -> None:
     monkeypatch.setattr("thinwire.receiver.archive.FLUSH", 1)
     studies = arrived(hub, clinic, bundle, *range(4))
-    add_bundle(hub.data / "bundles", other.folder, Disk())
+    hub.bundles.add(other.folder, hub.disk)
     for cut in ("store.bundle_predictions.before_commit", "store.bundle_predictions.committed"):
         fuse = Fuse((cut, 1))
         with open_hub(data, hub.clock, Disk(step=fuse)) as cut_hub, pytest.raises(PowerCut):
@@ -109,13 +108,12 @@ def test_a_graph_that_fails_is_parked_and_stops_no_other(
     studies = arrived(hub, clinic, bundle, *range(3))
     blob = hub.store.plaintext(clinic.site, studies[1], Kind.GRAPH)
     assert blob is not None
-    path = next(each for each in (hub.data / "blobs").rglob("*") if each.is_file() and each.read_bytes() == blob)
-    path.write_bytes(b"damaged")
+    damage_blob(hub, digest(blob))
     done = run(hub, other)
     assert (done.predicted, done.parked) == (2, 1)
     (parked,) = [each for each in hub.store.parked.items() if each.loop == ARCHIVE]
     assert studies[1].hex() in parked.item
-    path.write_bytes(blob)
+    hub.blobs.write(blob)
     again = run(hub, other)
     assert (again.predicted, again.parked) == (0, 1)
     hub.store.parked.retry()
@@ -129,7 +127,7 @@ def test_drafts_come_with_the_predictions_where_asked(hub: Hub, clinic: Clinic, 
     assert run(hub, other, drafted=True).predicted == 1
     assert run(hub, other, drafted=True).known == 1
     assert hub.store.draft(clinic.site, study) is None
-    make_default(hub.data / "bundles", other.id, Disk())
+    hub.bundles.choose(other.id, hub.disk)
     assert [changed for _, changed in predictions_of(hub).show_all(other.id)] == [1]
     draft = json.loads(hub.store.draft(clinic.site, study) or b"{}")
     assert (draft["bundle"], bool(draft["sentences"])) == (other.id.hex(), True)

@@ -7,13 +7,12 @@ import pytest
 from sqlalchemy import select
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
+from tests.support.hub_folder import Clinic, StudyParts, join, stored_blobs, study_parts
 from tests.support.removals import (
     OLD_LOCAL,
     TEXT,
     arrives,
     ask,
-    blobs,
     forwarded,
     found,
     listed,
@@ -66,7 +65,7 @@ def test_an_erased_study_leaves_its_tombstone_alone(
     arrives(hub, clinic, parts)
     other = study_parts(clinic, bundle, 1)
     arrives(hub, clinic, other)
-    before = blobs(hub.data)
+    before = stored_blobs(hub)
     signed(hub, clinic.site, parts.study)
     forwarded(hub, clinic.site, parts.study)
     hub.store.request(clinic.site, parts.study, Kind.PREVIEW)
@@ -75,7 +74,7 @@ def test_an_erased_study_leaves_its_tombstone_alone(
     done = Retention(hub).run()
     assert (done.removed, done.blobs) == (1, 3)
 
-    assert len(before - blobs(hub.data)) == 3
+    assert len(before - stored_blobs(hub)) == 3
     stays = {"studies": 1, "tombstones": 1, "events": 1 + keep, "deliveries": 1}
     assert rows_of(hub, parts.study) == stays | ({"reports": 1, "receipts": 1} if keep else {})
     assert found(hub) == []
@@ -136,7 +135,7 @@ def test_a_blob_that_waits_for_its_removal_is_saved_by_an_object_that_names_it(
     arrives(hub, ridge, study_parts(ridge, bundle, files=files))
     Retention(hub).run()
     assert found(hub) == []
-    assert digest(here.originals.plaintext).hex() in blobs(hub.data)
+    assert digest(here.originals.plaintext) in stored_blobs(hub)
 
 
 def test_an_erased_study_is_refused_for_good(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
+from tests.support.hub_folder import Clinic, StudyParts, join, stored_blobs, study_parts
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.history import begin_generation
 from thinwire.receiver.store.records import OpenedPart
@@ -18,10 +18,6 @@ def put(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     hub.pipeline().put(clinic.site, graph.object, graph.header, graph.plaintext, False)
 
 
-def blobs(hub: Hub) -> int:
-    return sum(path.is_file() for path in (hub.data / "blobs").rglob("*"))
-
-
 def test_bytes_and_studies_are_counted_once_and_limited(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
     one, two = (study_parts(clinic, bundle, seed) for seed in range(2))
     for _ in range(2):
@@ -32,7 +28,7 @@ def test_bytes_and_studies_are_counted_once_and_limited(hub: Hub, clinic: Clinic
     with pytest.raises(LimitReached, match="share of the hub's disk") as caught:
         put(hub, clinic, two)
     assert caught.value.limit == "bytes"
-    assert blobs(hub) == 1
+    assert len(stored_blobs(hub)) == 1
     hub.enrolment.set_limits(clinic.site, {Limit.BYTES: used.bytes + len(two.graph.sealed)}, lambda _: None)
     put(hub, clinic, two)
     hub.enrolment.forget_limits(clinic.site, lambda _: None)
@@ -82,7 +78,7 @@ def test_a_revoked_site_stores_nothing_and_leaves_no_blob(hub: Hub, clinic: Clin
         put(hub, clinic, study_parts(clinic, bundle))
     with pytest.raises(NotEnrolled):
         hub.store.escalate(clinic.site, study_parts(clinic, bundle).study)
-    assert blobs(hub) == 0
+    assert len(stored_blobs(hub)) == 0
     assert list(hub.store.studies()) == []
     graph = study_parts(clinic, bundle).graph
     found = OpenedPart(clinic.site, graph.object, graph.header, graph.plaintext, None, urgent=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -64,6 +65,26 @@ def test_bytes_pass_as_they_are_once_the_hello_is_whole() -> None:
             assert await reader.readexactly(len(sent)) == sent
             writer.close()
             assert front.guard.refused == {}
+
+    asyncio.run(run())
+
+
+def test_two_ports_of_one_machine_take_callers_of_one_address() -> None:
+    async def run() -> None:
+        async with served(echo) as one, served(echo) as other:
+            # As a balancer's connections to several replicas may have.
+            callers: list[socket.socket] = []
+            with contextlib.ExitStack() as on_exit:
+                for front in (one, other):
+                    caller = on_exit.enter_context(socket.socket())
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    caller.setblocking(False)
+                    caller.bind(callers[0].getsockname() if callers else ("127.0.0.1", 0))
+                    await asyncio.get_running_loop().sock_connect(caller, ("127.0.0.1", front.port))
+                    callers.append(caller)
+                for caller in callers:
+                    await asyncio.get_running_loop().sock_sendall(caller, NEW)
+                    assert await asyncio.get_running_loop().sock_recv(caller, len(NEW)) == NEW
 
     asyncio.run(run())
 

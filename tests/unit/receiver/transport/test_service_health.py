@@ -34,6 +34,19 @@ def test_a_hub_that_serves_says_so(tmp_path: Path, name: str) -> None:
     assert asyncio.run(ask()) == HealthCheckResponse.SERVING
 
 
+def test_a_hub_that_is_not_ready_says_so(tmp_path: Path) -> None:
+    async def ask() -> list[int]:
+        said = []
+        async with serving(TwoEnds(tmp_path)) as (server, port), channel(port, site_identity()) as to_hub:
+            for serves in (False, True):
+                await server.set_serving(serves)
+                answer = await HealthStub(to_hub).Check(HealthCheckRequest(service=SERVICE), timeout=30)
+                said.append(int(answer.status))
+        return said
+
+    assert asyncio.run(ask()) == [HealthCheckResponse.NOT_SERVING, HealthCheckResponse.SERVING]
+
+
 def test_nobody_without_a_certificate_of_the_hub_is_answered(tmp_path: Path) -> None:
     stranger = site_identity(new_authority(SystemClock()))
 

@@ -21,6 +21,7 @@ from thinwire.sender.page.server import PageServer, build
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.crypto.keys import issue_client, new_authority, new_request
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
 from thinwire.shared.listening.guard import Listeners
@@ -41,7 +42,10 @@ class Page:
         self.quarantine = Quarantine(
             folder / "clinic" / "quarantine", self.ends.outbox.database, self.ends.disk, self.ends.clock
         )
-        self.clinic = ClinicState(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
+        self.certificate: bytes | None = None
+        self.clinic = ClinicState(
+            self.ends.outbox, self.quarantine, self.current_policy, lambda: 2, certificate=lambda: self.certificate
+        )
         self.client = TestClient(
             build(self.clinic, PageSettings(port=0)),
             OWN,
@@ -66,6 +70,15 @@ class Page:
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
     return Page(tmp_path)
+
+
+def test_it_warns_of_a_certificate_that_ends(page: Page) -> None:
+    page.certificate = issue_client(new_authority(page.ends.clock), SITE, new_request(SITE)[1], page.ends.clock)
+    assert "certificate" not in page.client.get("/").text
+    for days, said in ((640, "ends on 2028-03-03 and is not renewed"), (120, "ended on 2028-03-03: ask the hub")):
+        page.ends.clock.advance(days * 86_400)
+        assert said in page.client.get("/").text
+    assert "thinwire_certificate_expires_seconds -" in page.client.get("/metrics").text
 
 
 def test_it_shows_where_each_part_is_and_why_it_waits(page: Page) -> None:

@@ -166,6 +166,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("blob"),
     )
     op.create_index("removed_blobs_state", "removed_blobs", ["state", "blob"])
+    op.create_index("objects_receipt", "objects", ["receipt"])
     if op.get_bind().dialect.name == "sqlite":  # a new PostgreSQL database has this version at least
         op.execute("DROP TRIGGER reports_no_delete")
         op.execute(
