@@ -13,7 +13,6 @@ from tests.support.format_samples import counted_bytes
 from tests.support.hub_end import HubEnd, manifest_of, served
 from tests.support.power import Fuse, LossyDisk
 from tests.support.scripted_link import ScriptedLink
-from thinwire.receiver.sites import keyring
 from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.store import Store
@@ -46,19 +45,6 @@ SITE_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
 AUTHORITY = new_authority(SystemClock())
 """Of certificates that are used on real connections, so with the real time."""
 KEYS = Keyring(AUTHORITY, HUB_KEY, HUB_SIGNING)
-
-
-def write_keys(folder: Path) -> None:
-    """KEYS as the folder `keys` of a hub has them before any rotation."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    secrets = {
-        keyring.AUTHORITY: AUTHORITY.certificate_pem,
-        keyring.AUTHORITY_KEY: AUTHORITY.key_pem,
-        keyring.SEALING: HUB_KEY.raw,
-        keyring.SIGNING: HUB_SIGNING.private_bytes_raw(),
-    }
-    for name, secret in secrets.items():
-        (folder / name).write_bytes(secret)
 
 
 @dataclass(frozen=True)
