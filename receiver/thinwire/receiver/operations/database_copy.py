@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData, delete
+from sqlalchemy import Connection, MetaData, delete, text
 
 from thinwire.receiver.store import full_text
 from thinwire.receiver.store.tables import HUB, TABLES, generations
@@ -35,6 +35,8 @@ def write_file(database: Database, path: Path, disk: Disk, name: str, progress: 
         each.unlink()
     disk.step(f"{name}.before_write")
     with database.read() as source, unfinished_copy(beside, HUB, _empty) as copy, disk.full_is_an_error():
+        # It holds nobody up, and waits while SQLite writes, at last for minutes while it indexes all words.
+        source.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         copy_rows(source, copy, TABLES, progress)
         _finish(copy, lambda _: None)
     with translated(), contextlib.closing(sqlite3.connect(beside)) as connection:
