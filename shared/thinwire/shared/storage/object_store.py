@@ -39,7 +39,7 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=10),
     "backoff": {"max_backoff": timedelta(seconds=1)},
 }
-_NOT_STORED = "See the state of the object store itself. Nothing was acknowledged, and the clinics keep their studies."
+NOT_STORED = "See the state of the object store itself. Nothing was acknowledged, and the clinics keep their studies."
 _BUCKET = "Create the bucket, or correct `blobs` in config.toml. Nothing was acknowledged."
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
 _FULL = re.compile(r"\b507\b|QuotaExceeded|StorageFull|InsufficientStorage|No space left|Disk quota")
@@ -92,7 +92,7 @@ class ObjectStore:
         self._make_durable(name)
         self._disk.step(f"{step}.before_confirm")
         if not self._holds(name, data):
-            raise StorageFailed("the object store has something else than it was given", _NOT_STORED)
+            raise StorageFailed("the object store has something else than it was given", NOT_STORED)
         self._disk.step(f"{step}.done")
 
     def get(self, name: str) -> bytes | None:

@@ -102,6 +102,17 @@ def test_blobs_are_listed_swept_and_moved(blobs: Blobs, store: ObjectStore, monk
     assert [name for page in blobs.pages() for name in page] == [kept]
 
 
+def test_a_copy_that_was_not_made_loses_nothing(proxy: Proxy) -> None:
+    store = object_store(proxy.url, DISK)
+    blobs, aside = ObjectBlobs(store, "blobs"), ObjectBlobs(store, "quarantine/_damaged")
+    name = blobs.write(b"a graph")
+    proxy.fault, proxy.once = Fault.NOTHING_STORED, True
+    with pytest.raises(StorageFailed, match="differ"):
+        blobs.move(name, aside, "test")
+    assert proxy.fault is None
+    assert blobs.is_whole(name)
+
+
 def test_blobs_are_copied_between_a_folder_and_a_store(blobs: Blobs, tmp_path: Path) -> None:
     folder = FolderBlobs(tmp_path / "blobs", DISK)
     name = folder.write(LARGE)
