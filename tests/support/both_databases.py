@@ -1,18 +1,22 @@
 """The fixtures of a hub's folder that runs each test on SQLite and a folder of blobs, and on PostgreSQL and S3."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from tests.support.object_store import bucket
-from tests.support.postgresql import new_database, programs
+from tests.support.postgresql import new_database, programs, server
+from thinwire.receiver.config import FILE, load_settings, with_state
 from thinwire.receiver.hub import make_hub
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.object_store import object_store
 
 ENGINES = ("sqlite", "postgresql")
 engines = st.sampled_from(ENGINES if programs() else ENGINES[:1])
@@ -29,6 +33,24 @@ def hub_on(engine: str, folder: Path, bundle: Bundle, clock: Clock) -> Iterator[
     with new_database() as database, bucket() as blobs:
         make_hub(folder, bundle.folder, Disk(), clock, database, blobs)
         yield folder
+
+
+@contextmanager
+def copied(folder: Path, target: Path) -> Iterator[Path]:
+    """A copy of a hub's folder with copies of its database and its bucket; no process has the hub open."""
+    shutil.copytree(folder, target)
+    settings = load_settings(folder)
+    if settings.database is None or settings.blobs is None:
+        yield target
+        return
+    with server().database(str(make_url(settings.database.get_secret_value()).database)) as name, bucket() as blobs:
+        source, copy = object_store(settings.blobs, Disk()), object_store(blobs, Disk())
+        for page in source.pages(""):
+            for each in page:
+                copy.put(each.name, source.get(each.name) or b"", "test")
+        text = with_state((folder / FILE).read_text(), database=server().url(name), blobs=blobs)
+        (target / FILE).write_text(text)
+        yield target
 
 
 @pytest.fixture(params=ENGINES)

@@ -19,7 +19,7 @@ from thinwire.receiver.config import WorkKind
 from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
-from thinwire.receiver.hub import Hub, working_lock
+from thinwire.receiver.hub import Hub, require_place, working_lock
 from thinwire.receiver.operations.health import Health
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.pipeline import HubPipeline
@@ -65,6 +65,7 @@ async def _work(hub: Hub, kinds: Set[WorkKind], ready: Callable[[], None]) -> No
 
 def begin(hub: Hub, alone: bool) -> None:
     """At the start of a process that serves or works. alone: no other does in this folder."""
+    require_place(hub)
     hub.database.require_sound()
     hub.store.parked.begin()
     hub.store.claims.begin(alone and not hub.database.shared)

@@ -85,7 +85,7 @@ class Retention:
 
     def hold(self, site: SiteName, study: StudyKey, reason: str, also: Also) -> bool:
         """Place a legal hold; False if the study has one. A mark of it is taken back."""
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=site) as connection:
             row = {"site": site, "study": study, "reason": reason, "at": micros(self.hub.clock.now())}
             new = connection.execute(insert_new(holds).values(row).on_conflict_do_nothing()).rowcount
             if new:
@@ -95,7 +95,7 @@ class Retention:
 
     def release(self, site: SiteName, study: StudyKey, also: Also) -> bool:
         """End a legal hold; False if the study has none."""
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=site) as connection:
             ended = connection.execute(delete(holds).where(of_study(holds, site, study))).rowcount
             if ended:
                 also(connection)
@@ -115,7 +115,8 @@ class Retention:
         `also_unread`."""
         now = self.hub.clock.now()
         due = now + timedelta(days=days)
-        with self.hub.database.write() as connection:
+        sites = {site for site, _ in studies}
+        with self.hub.database.write(turn=sites.pop() if len(sites) == 1 else None) as connection:
             for site, study in studies:
                 if connection.scalar(select(exists().where(of_study(holds, site, study)))):
                     raise BadInput(
@@ -135,7 +136,7 @@ class Retention:
 
     def take_back(self, site: SiteName, study: StudyKey, also: Also) -> bool:
         """Take a mark back; False if there is none. A rule marks the study again unless it has a hold."""
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=site) as connection:
             gone = connection.execute(delete(removals).where(of_study(removals, site, study))).rowcount
             if gone:
                 also(connection)
@@ -192,7 +193,8 @@ class Retention:
             now = hub.clock.now()
             due = micros(now + timedelta(days=hub.settings.retention.waiting_days))
             hub.disk.step("retention.mark.before_commit")
-            with hub.database.write() as connection:
+            (site,) = {each.site for each in page}
+            with hub.database.write(turn=site) as connection:
                 count = 0
                 for each in page:
                     # It may have been opened, held or removed since the page was read.
@@ -219,7 +221,7 @@ class Retention:
     def _remove(self, site: SiteName, study: StudyKey, done: RetentionRun) -> None:
         hub, rules = self.hub, {rule.name: rule for rule in self.hub.settings.retention.rules}
         hub.disk.step("retention.erase.before_commit")
-        with hub.database.write() as connection:
+        with hub.database.write(turn=site) as connection:
             now, mine = hub.clock.now(), of_study(removals, site, study)
             mark = connection.execute(select(removals).where(mine)).one_or_none()
             if mark is None or moment(mark.due_at) > now:
@@ -247,6 +249,7 @@ class Retention:
         hub, done, last = self.hub, done or RetentionRun(), b""
         aside = hub.damaged_blobs()
         while not stopped():
+            # Alone: no site names one of them at this moment.
             with hub.database.write() as connection:
                 page = take_page(connection, last)
             if not page:
@@ -258,7 +261,7 @@ class Retention:
                     aside.remove(blob, "retention.aside")
                     gone.append(blob)
             hub.disk.step("retention.blobs.before_commit")
-            with hub.database.write() as connection:
+            with hub.database.write(turn=LOOP) as connection:
                 record_gone(connection, gone, hub.clock.now())
             done.blobs += len(gone)
 
@@ -293,7 +296,7 @@ class Retention:
 
     def _forget(self) -> None:
         old = removed_blobs.c.at < micros(self.hub.clock.now() - REMEMBERED)
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=LOOP) as connection:
             connection.execute(delete(removed_blobs).where(removed_blobs.c.state == str(RemovedBlob.GONE), old))
 
     def _newest_tombstones(self) -> dict[SiteName, datetime]:

@@ -275,7 +275,7 @@ def test_a_study_that_cannot_be_read_stops_no_other_and_goes_when_its_part_comes
     assert [each.study for each in queue_of(hub).all()] == [studies[1]]
     assert len(peer.given) == 1
     with hub.database.write() as connection:
-        forget(connection, digest(manifest), hub.clock.now())
+        forget(connection, clinic.site, digest(manifest), hub.clock.now())
     again = clinic.seal(Kind.MANIFEST, studies[0], manifest)
     hub.pipeline().put(clinic.site, again.object, again.header, manifest, False)
     drain(forwarder(hub, peer, RECORDS))

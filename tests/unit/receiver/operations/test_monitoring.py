@@ -87,7 +87,7 @@ def test_a_later_scrape_counts_what_came_since_and_what_was_damaged(hub: Hub, bu
     last = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)
     assert last is not None
     with hub.database.write() as connection:
-        forget(connection, digest(last), clock.now())
+        forget(connection, clinic.site, digest(last), clock.now())
     put_again = clinic.seal(Kind.ORIGINALS, study, last)
     assert totals(ever)["thinwire_objects", "north-valley", "originals"] == 1
     hub.pipeline().put(clinic.site, put_again.object, put_again.header, last, False)
