@@ -135,6 +135,7 @@ def test_blobs_are_copied_between_a_folder_and_a_store(blobs: Blobs, tmp_path: P
         (Fault.BUSY, ObjectStoreBusy),
         (Fault.FULL, DiskFull),
         (Fault.REFUSED, StorageFailed),
+        (Fault.BAD, StorageFailed),
     ],
 )
 def test_a_put_that_is_not_done_is_found_out(
@@ -161,14 +162,20 @@ def test_a_put_whose_answer_was_lost_is_done(behind: ObjectBlobs, proxy: Proxy, 
     assert behind.read(name) == b"a graph"
 
 
-def test_a_get_that_is_cut_gives_no_half_object(behind: ObjectBlobs, proxy: Proxy, clock: FakeClock) -> None:
+def test_a_get_that_is_cut_gives_no_half_object(behind: ObjectBlobs, proxy: Proxy) -> None:
     name = behind.write(LARGE)
     proxy.fault = Fault.CUT
     with pytest.raises(ObjectStoreBusy):
         behind.read(name)
     proxy.fault = None
-    clock.advance(SILENCE)
     assert behind.read(name) == LARGE
+
+
+def test_a_request_that_is_refused_holds_no_other_up(behind: ObjectBlobs, proxy: Proxy) -> None:
+    proxy.fault, proxy.once = Fault.BAD, True
+    with pytest.raises(StorageFailed, match="400"):
+        behind.write(b"a graph")
+    assert behind.read(behind.write(b"another")) == b"another"
 
 
 def test_a_silent_store_holds_one_request_and_not_the_next(proxy: Proxy, clock: FakeClock) -> None:
