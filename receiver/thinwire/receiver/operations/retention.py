@@ -234,13 +234,11 @@ class Retention:
                     connection.execute(delete(removals).where(mine))
                     done.unmarked += 1
                     return
-            if not hub.database.shared:
-                # SQLite else leaves the bytes of removed rows in its file.
-                connection.exec_driver_sql("PRAGMA secure_delete = ON")
             keep = hub.settings.retention.signed_reports == "keep"
-            for each in erase(connection, site, study, mark.rule, now, keep):
-                why = f"rule {mark.rule}" if mark.rule else "asked for"
-                hub.audit.append(connection, self._message(Act.ERASED, site, each, detail=why))
+            with contextlib.nullcontext() if hub.database.shared else _overwriting(connection):
+                for each in erase(connection, site, study, mark.rule, now, keep):
+                    why = f"rule {mark.rule}" if mark.rule else "asked for"
+                    hub.audit.append(connection, self._message(Act.ERASED, site, each, detail=why))
         done.removed += 1
         hub.disk.step("retention.erase.committed")
 
@@ -337,6 +335,17 @@ class Retention:
             if len(rows) < PAGE:
                 return
             last = tuple(getattr(rows[-1], column.key) for column in key)
+
+
+@contextlib.contextmanager
+def _overwriting(connection: Connection) -> Iterator[None]:
+    """SQLite else leaves the bytes of removed rows in its file. Others use the connection afterwards."""
+    before = ("OFF", "ON", "FAST")[connection.exec_driver_sql("PRAGMA secure_delete").scalar_one()]
+    connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA secure_delete = {before}")
 
 
 class RetentionLoop:
