@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import (
@@ -119,13 +120,17 @@ class Claims:
         """The holders whose work goes on."""
         self._renews = False
 
-    def begin(self, alone: bool) -> None:
-        """At the start of a process that works: removes claims that killed workers left. alone: no other process works
-        on this database. Never raises: what is left ends by itself."""
+    def begin(self, alone: datetime | None) -> None:
+        """At the start of a process that works: removes claims that killed workers left. alone: who works on this
+        database has begun later (UTC, this machine's clock); None if others may have. Never raises: what is left ends
+        by itself."""
         try:
             with self._database.write(turn="claims") as connection:
-                old = claims.c.until < time_of(self._database, self._clock, connection) - _FORGOTTEN
-                connection.execute(delete(claims) if alone else delete(claims).where(old))
+                now = time_of(self._database, self._clock, connection)
+                old = claims.c.until < now - _FORGOTTEN
+                if alone is not None:
+                    old = ~claims.c.until.between(micros(alone) + _LEASE, now + _LEASE)
+                connection.execute(delete(claims).where(old))
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("the claims of work that are left stay until they end: %s", told(error))
 
