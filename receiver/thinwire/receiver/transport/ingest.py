@@ -217,12 +217,18 @@ class IngestSession:
             return []
         # Each is read once in a session: a clinic that confirms none costs no more than one that does.
         page = self._store.receipts_after(self.site, self._last_receipt, MOST_RECEIPTS)
-        messages = [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
+        requested = self._store.requested_parts(self.site)
+        fresh = [signed for _, signed in page if digest(signed) not in self._sent_receipts]
+        head = self._new_head() if fresh else b""
+        # Nothing is read from here on: what counts as sent is sent, and a read that failed is repeated as a whole.
+        messages = []
+        for signed in fresh:
+            messages.append(self._sent(signed, head))
+            head = b""
         if page:
             self._last_receipt = page[-1][0]
         if len(page) < MOST_RECEIPTS:
             self._sent_receipts.clear()  # every receipt of before now was in a page, or is confirmed
-        requested = self._store.requested_parts(self.site)
         # A part that came and was damaged at the hub is requested again.
         self._asked &= set(requested)
         for study, kind in requested:
@@ -436,9 +442,12 @@ class IngestSession:
         return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
 
     def _receipt(self, signed: bytes) -> wire.Down:
+        return self._sent(signed, self._new_head())
+
+    def _sent(self, signed: bytes, head: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
-        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=head))
 
     def _new_keys(self, hello: wire.Hello) -> bytes:
         """The list of the hub's keys for a clinic that has another one; empty for one that has it, or takes none."""
