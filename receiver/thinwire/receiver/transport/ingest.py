@@ -27,12 +27,14 @@ from thinwire.shared.crypto.envelope import (
 )
 from thinwire.shared.errors import (
     BadFormat,
+    DatabaseBusy,
     DiskFull,
     Final,
     Forged,
     HubBusy,
     LimitReached,
     NotEnrolled,
+    ObjectStoreBusy,
     ProtocolBroken,
     Retryable,
     StudyErased,
@@ -69,6 +71,8 @@ TAKES_ADDITIONS = True
 """Whether this hub takes manifests of version 3."""
 
 _RECORD_MAGIC = b"TWE"
+_NOT_OF_IT = (HubBusy, DatabaseBusy, ObjectStoreBusy, DiskFull)
+"""Errors that say nothing of the object: all objects of all clinics meet them, and none is parked for them."""
 _STATUS_OF = (
     (ProtocolBroken, grpc.StatusCode.INVALID_ARGUMENT),
     (NotEnrolled, grpc.StatusCode.PERMISSION_DENIED),
@@ -278,7 +282,7 @@ class IngestSession:
             # For an unknown study no answer is needed: its parts will state that it is urgent.
             self._store.escalate(self.site, study)
         except Exception as error:  # noqa: BLE001 - one study must not end the stream of all
-            self._store.set_aside(self.site, study.hex(), error)
+            self._set_aside(study.hex(), error)
             return []  # the clinic repeats it with its next stream
         return [wire.Down(escalated=wire.Escalated(study=study))]
 
@@ -437,9 +441,13 @@ class IngestSession:
             # A limit once a session: a flood of refused objects does not flood the log too.
             log.warning("site %s: refused: %s", self.site, ours)
             self._told_limits.add(limit)
-        if not isinstance(error, Final | HubBusy):
-            self._store.set_aside(self.site, offer.object.hex(), error)
+        if not isinstance(error, Final):
+            self._set_aside(offer.object.hex(), error)
         return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
+
+    def _set_aside(self, item: str, error: Exception) -> None:
+        if not isinstance(error, _NOT_OF_IT):
+            self._store.set_aside(self.site, item, error)
 
     def _receipt(self, signed: bytes) -> wire.Down:
         return self._sent(signed, self._new_head())

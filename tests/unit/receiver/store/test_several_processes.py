@@ -17,6 +17,7 @@ from thinwire.receiver.operations.metrics import Totals
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import parked, worklist_vocabulary
 from thinwire.receiver.store.worklist_rows import keep
+from thinwire.shared import parked as parked_module
 from thinwire.shared.errors import DatabaseBusy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.parked import COMPARED, ParkedItems
@@ -188,6 +189,30 @@ def test_an_item_that_another_process_parked_is_released(hub: Hub, clock: FakeCl
     clock.advance(COMPARED)
     here.release("link status", "")
     assert there.items() == []
+
+
+def test_what_is_parked_anew_after_a_success_stays(hub: Hub, clock: FakeClock) -> None:
+    here = ParkedItems(hub.database, parked, clock)
+    here.release("receiving", "north-valley/ab")
+    here.park("receiving", "north-valley/ab", OSError())
+    clock.advance(COMPARED)
+    here.release("link status", "")
+    assert [each.item for each in here.items()] == ["north-valley/ab"]
+
+
+def test_a_process_keeps_a_limited_number_of_parked_items_and_releases_all(
+    hub: Hub, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked_module, "MOST_KNOWN", 2)
+    here = ParkedItems(hub.database, parked, clock)
+    for each in "abc":
+        here.park("receiving", each, OSError())
+    assert len(here._known) == 2
+    assert len(here.items()) == 3
+    clock.advance(COMPARED)
+    for each in "bca":
+        here.release("receiving", each)
+    assert here.items() == []
 
 
 def test_an_act_of_one_process_at_a_time_ends_with_its_process(hub: Hub) -> None:

@@ -10,7 +10,17 @@ from thinwire.receiver.transport.ingest import HEAD_SECONDS, PROGRESS_SECONDS, I
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
-from thinwire.shared.errors import BadPayload, DatabaseBusy, HubBusy, ProtocolBroken, ThinwireError, UnknownBundle
+from thinwire.shared.errors import (
+    BadPayload,
+    DatabaseBusy,
+    DiskFull,
+    HubBusy,
+    ObjectStoreBusy,
+    ProtocolBroken,
+    StorageFailed,
+    ThinwireError,
+    UnknownBundle,
+)
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION
@@ -327,6 +337,19 @@ def test_what_the_store_refuses(
     assert refusal.again_after_ms == again
     assert bool(ends.inbox.objects(SITE)) == bool(again)
     assert ends.parts() == {}
+
+
+@pytest.mark.parametrize("error", [HubBusy, DatabaseBusy, ObjectStoreBusy, DiskFull])
+def test_what_the_whole_hub_meets_parks_no_object(
+    ends: TwoEnds, ingest: IngestSession, error: type[ThinwireError]
+) -> None:
+    ends.refusals.append(error("not now"))
+    data = sealed(ends)
+    refused(ingest, offer(data, first=len(data)))
+    assert ends.store.parked.items() == []
+    ends.refusals[:] = [StorageFailed("of this one")]
+    refused(ingest, offer(data, number=2, first=len(data)))
+    assert [each.item for each in ends.store.parked.items()] == [f"{SITE}/{digest(data).hex()}"]
 
 
 def test_every_error_has_a_status() -> None:
