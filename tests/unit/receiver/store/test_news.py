@@ -11,7 +11,7 @@ from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store import news as news_module
 from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.store.history import HISTORY, record_backup
-from thinwire.receiver.store.news import ACCESS, News
+from thinwire.receiver.store.news import ACCESS, News, is_of_work
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import DatabaseBusy
 from thinwire.shared.identifiers import SiteName
@@ -54,13 +54,27 @@ def test_each_commit_is_heard_once_here_and_once_elsewhere(
     assert [each for each in elsewhere if each[0]] == [(frozenset({clinic.site, STUDIES}), True)]
     here.clear()
     hub.news.look()
-    assert here == [(frozenset(), True)]
+    assert here == [(frozenset(), hub.database.shared)]
     here.clear()
     other.store.request(clinic.site, parts.study, Kind.PREVIEW)
     hub.store.record_opened(clinic.site, parts.study)  # a later event does not hide the earlier one of the other
     hub.news.look()
     of_study = frozenset({clinic.site, STUDIES})
     assert here == [(of_study, False), (of_study, True)]
+
+
+def test_a_commit_of_this_process_is_no_work_of_another(hub: Hub, other: Hub, engine: str) -> None:
+    if engine == "postgresql":
+        pytest.skip("it tells what was committed, and by whom")
+    here = listening(hub.news)
+    backed_up(hub)
+    here.clear()
+    hub.store.parked.park("inference", "a", OSError())
+    hub.news.look()
+    assert not any(is_of_work(*each) for each in here)
+    other.store.parked.retry()
+    hub.news.look()
+    assert is_of_work(*here[-1])
 
 
 def test_revocations_joins_backups_and_generations_are_heard_elsewhere(hub: Hub, other: Hub, clinic: Clinic) -> None:
