@@ -15,7 +15,7 @@ from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.metrics import Totals
 from thinwire.receiver.store.events import StudyEvent, add_event
-from thinwire.receiver.store.tables import parked, worklist_vocabulary
+from thinwire.receiver.store.tables import audit_anchors, parked, worklist_vocabulary
 from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared import parked as parked_module
 from thinwire.shared.errors import DatabaseBusy
@@ -156,6 +156,15 @@ def test_messages_of_the_audit_log_follow_each_other_whoever_appends_them(hub: H
     appending.join(PATIENCE)
     assert hub.audit.verify().number == 2
     assert ["first" in each.message for each in hub.audit.newest(None, 2)] == [False, True]
+
+
+def test_a_head_that_the_log_has_is_recorded_while_another_writes_to_the_log(hub: Hub) -> None:
+    clinic = join(hub)
+    hub.audit.record(Message(Act.VIEWED, START, "first"))
+    head = hub.audit.signed_head()
+    with hub.database.write(turn="audit") as connection:
+        hub.audit.record_anchor(clinic.site, head, START)
+        assert connection.scalar(select(audit_anchors.c.site)) == clinic.site
 
 
 def test_two_sites_may_teach_the_same_words_at_once(hub: Hub, bundle: Bundle, aside: Aside) -> None:
