@@ -94,17 +94,13 @@ class Streams:
             tell(connection, stream_topic(site), here=False)
         return int(number)
 
-    def close(self, site: SiteName, number: int) -> None:
-        """A stream has ended: its received bytes are durable."""
+    def close(self, site: SiteName, number: int, living: Collection[int] = ()) -> None:
+        """A stream has ended: its received bytes are durable. With its row those of earlier ones of the site here go,
+        such as one whose `open` had no answer. living: those that go on."""
+        ended = (streams.c.site == site) & (streams.c.replica == self.id) & (streams.c.number <= number)
         with self.database.write(turn=site) as connection:
-            connection.execute(delete(streams).where(streams.c.number == number))
+            connection.execute(delete(streams).where(ended, streams.c.number.not_in(sorted(living))))
             tell(connection, stream_topic(site), here=False)
-
-    def close_all_but(self, numbers: Collection[int]) -> None:
-        """Remove the rows of this replica that are not of these streams, where one could not be removed at its end."""
-        with self.database.write(turn=self.id) as connection:
-            mine = streams.c.replica == self.id
-            connection.execute(delete(streams).where(mine, streams.c.number.not_in(sorted(numbers))))
 
     def rivals(self, site: SiteName, number: int) -> tuple[bool, bool]:
         """Whether a living other replica has an older, and whether one has a newer stream of the site than this one."""

@@ -120,7 +120,7 @@ class HubServer(HubServicer):
         self._loop = asyncio.get_running_loop()
         self._calls = StoreCalls(store_calls.THREADS, store_calls.STUCK_SECONDS)
         if self._of_replicas is not None:
-            self._leases = StreamLeases(self._of_replicas, self._calls)
+            self._leases = StreamLeases(self._of_replicas, self._calls, self._do)
         self._unsubscribe = self._subscribe(self._heard)
         self._front = Front(self._guard, listen)
         self._server = grpc.aio.server(options=_OPTIONS)
