@@ -25,6 +25,8 @@ LEASE = 15.0
 """Seconds until a replica that does not renew it counts as dead."""
 _MICROS = 1_000_000
 _LEASE = int(LEASE * _MICROS)
+_DEAD = 600 * _MICROS
+"""Time without a lease after which the rows of a replica's streams are removed; they count no more from its end."""
 _FORGOTTEN = 7 * 86_400 * _MICROS
 """Age of a dead replica's row, from which the links of the past are known."""
 
@@ -63,7 +65,8 @@ class Streams:
             now = time_of(self.database, self.clock, connection)
             gone = replicas.c.until <= now
             left = list(connection.scalars(select(replicas.c.links).where(gone).order_by(replicas.c.until)))
-            dead = select(replicas.c.replica).where(gone)
+            # A living one's lease ends too, where the database did not answer for a while.
+            dead = select(replicas.c.replica).where(replicas.c.until <= now - _DEAD)
             connection.execute(delete(streams).where(streams.c.replica.in_(dead)))
             connection.execute(delete(replicas).where(replicas.c.until <= now - _FORGOTTEN))
             self._renew(connection, now + _LEASE)
@@ -125,6 +128,11 @@ class Streams:
         )
         with self.database.read() as connection:
             return {SiteName(site): number for site, number in connection.execute(query)}
+
+    def numbers(self) -> set[int]:
+        """The streams of this replica that have a row."""
+        with self.database.read() as connection:
+            return set(connection.scalars(select(streams.c.number).where(streams.c.replica == self.id)))
 
     def others(self) -> list["Replica"]:
         """The other replicas, also dead ones."""

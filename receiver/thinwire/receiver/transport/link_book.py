@@ -48,6 +48,9 @@ class LinkBook:
                 self._renewed = now
                 if changed:
                     self._told = now, links
+                elif not held:
+                    # Its row may be a new one, without the links.
+                    self._told = None
             links = merged([links, *self._read_others(self._streams)])
         if self._written is None or self._written[1] != links or now - self._written[0] >= RENEWED:
             link_status.write_status(self._data, links, self._clock.now())

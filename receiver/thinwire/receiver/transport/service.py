@@ -214,7 +214,7 @@ class HubServer(HubServicer):
         task.add_done_callback(self._doing.discard)
 
     def check_replaced(self) -> None:
-        """End every stream whose site has a newer one on another replica."""
+        """End every stream whose site has a newer one on another replica, or which the others do not know."""
         self._check_replaced(None)
 
     def _check_replaced(self, sites: Set[SiteName] | None) -> None:
@@ -227,8 +227,18 @@ class HubServer(HubServicer):
                 stream = self._streams.get(site)
                 if stream is not None and stream.lease < number:
                     await stream.supersede()
+            if sites is None:
+                await self._end_unlisted(leases)
         except Exception as error:  # noqa: BLE001 - looked at again with the next news, and every half minute
             log.error("streams of other replicas are not checked: %s", told(error))
+
+    async def _end_unlisted(self, leases: StreamLeases) -> None:
+        """End the streams without a row, of which no other replica knows: this one was taken for dead."""
+        before = dict(self._streams)
+        listed = await leases.numbers()
+        for site, stream in before.items():
+            if stream.lease not in listed and self._streams.get(site) is stream:
+                await stream.supersede()
 
     async def _check_access(self) -> None:
         """End the streams of sites whose access is revoked, or which joined anew, by any process."""

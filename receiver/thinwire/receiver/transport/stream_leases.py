@@ -92,3 +92,7 @@ class StreamLeases:
     async def replaced(self, sites: Collection[SiteName] | None) -> dict[SiteName, int]:
         """As `Streams.replaced`."""
         return await self._calls.call(self._streams.replaced, sites, patient=True)
+
+    async def numbers(self) -> set[int]:
+        """As `Streams.numbers`."""
+        return await self._calls.call(self._streams.numbers, patient=True)

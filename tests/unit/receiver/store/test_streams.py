@@ -60,9 +60,11 @@ def test_nobody_waits_for_a_replica_that_died(hub: Hub, clock: FakeClock) -> Non
     assert [(each.name, each.lives) for each in two.others()] == [("one", False)]
     assert one.renew(None) is False  # it was held up, and lives again
     assert one.replaced() == {NORTH: new}
+    assert one.numbers()
     lapse(hub, clock, one)
     three = Streams(hub.database, hub.clock, "three")
     assert '["of one"]' in three.begin()
+    assert one.numbers()  # it may live again
     assert three.links_of(one.id) == '["of one"]'
 
 
