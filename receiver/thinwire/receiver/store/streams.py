@@ -7,7 +7,7 @@ one lease for all its streams; those of a killed one count no more when it ends.
 
 import logging
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,7 @@ LEASE = 15.0
 _MICROS = 1_000_000
 _LEASE = int(LEASE * _MICROS)
 _DEAD = 600 * _MICROS
-"""Time without a lease after which the rows of a replica's streams are removed; they count no more from its end."""
-_FORGOTTEN = 7 * 86_400 * _MICROS
-"""Age of a dead replica's row, from which the links of the past are known."""
+"""Time without a lease after which a replica's rows are removed. Its streams count no more from the lease's end."""
 
 
 def stream_topic(site: SiteName) -> str:
@@ -59,18 +57,21 @@ class Streams:
     name: str
     id: str = field(default_factory=lambda: secrets.token_hex(16))
 
-    def begin(self) -> list[str]:
-        """This replica serves; returns the links (JSON) that dead ones left, and forgets those of long ago."""
+    def begin(self, merge: Callable[[list[str]], str]) -> str:
+        """This replica serves. Its row gets what `merge` makes of the links (JSON) that dead ones left, the earliest
+        first, which it returns; the rows of an earlier process of this name, and of those dead for long, go."""
         with self.database.write(turn="replicas") as connection:
             now = time_of(self.database, self.clock, connection)
             gone = replicas.c.until <= now
-            left = list(connection.scalars(select(replicas.c.links).where(gone).order_by(replicas.c.until)))
-            # A living one's lease ends too, where the database did not answer for a while.
-            dead = select(replicas.c.replica).where(replicas.c.until <= now - _DEAD)
-            connection.execute(delete(streams).where(streams.c.replica.in_(dead)))
-            connection.execute(delete(replicas).where(replicas.c.until <= now - _FORGOTTEN))
-            self._renew(connection, now + _LEASE)
-        return [each for each in left if each]
+            query = select(replicas.c.links).where(gone, replicas.c.links.is_not(None)).order_by(replicas.c.until)
+            links = merge(list(connection.scalars(query)))
+            # The lease of a living one ends too, where the database did not answer for a while.
+            dead = gone & ((replicas.c.name == self.name) | (replicas.c.until <= now - _DEAD))
+            of_dead = streams.c.replica.in_(select(replicas.c.replica).where(dead))
+            connection.execute(delete(streams).where(of_dead))
+            connection.execute(delete(replicas).where(dead))
+            self._renew(connection, now + _LEASE, {"links": links, "written_at": now})
+        return links
 
     def renew(self, links: str | None) -> bool:
         """Renew the lease of all streams of this replica by one statement. links: their status, if it has changed.

@@ -13,7 +13,7 @@ NORTH, SOUTH = SiteName("north-valley"), SiteName("south-ridge")
 
 def replica(hub: Hub, name: str) -> Streams:
     made = Streams(hub.database, hub.clock, name)
-    made.begin()
+    made.begin("".join)
     return made
 
 
@@ -63,9 +63,22 @@ def test_nobody_waits_for_a_replica_that_died(hub: Hub, clock: FakeClock) -> Non
     assert one.numbers()
     lapse(hub, clock, one)
     three = Streams(hub.database, hub.clock, "three")
-    assert '["of one"]' in three.begin()
+    assert three.begin("".join) == '["of one"]'
+    assert three.links_of(one.id) == three.links_of(three.id) == '["of one"]'
     assert one.numbers()  # it may live again
-    assert three.links_of(one.id) == '["of one"]'
+
+
+def test_a_process_that_starts_again_and_again_has_one_row(hub: Hub, clock: FakeClock) -> None:
+    for links in "abc":
+        one = replica(hub, "one")
+        one.open(NORTH)
+        one.renew(links)
+        lapse(hub, clock, one)
+    last = Streams(hub.database, hub.clock, "one")
+    assert last.begin("".join) == "c"
+    with hub.database.read() as connection:
+        assert list(connection.scalars(select(replicas.c.replica))) == [last.id]
+        assert list(connection.scalars(select(streams.c.number))) == []
 
 
 def test_a_replica_that_ends_leaves_its_links_and_no_stream(hub: Hub) -> None:

@@ -20,7 +20,7 @@ class Replica:
     def __init__(self, ends: TwoEnds, name: str) -> None:
         self.database = ends.hub.database
         self.streams = Streams(self.database, ends.clock, name)
-        self.streams.begin()
+        self.streams.begin("".join)
         self.calls = StoreCalls(1)
         self.doing: list[asyncio.Task[None]] = []
         self.leases = StreamLeases(self.streams, self.calls, self._do)
