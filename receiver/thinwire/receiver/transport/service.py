@@ -204,9 +204,7 @@ class HubServer(HubServicer):
             self._leases.heard(changed)
             self._check_replaced(changed & self._streams.keys())
         if ACCESS in topics:
-            self._unsure = True
-            if self._checking is None or self._checking.done():
-                self._checking = asyncio.create_task(self._check_access())
+            self._check_all()
 
     def _do(self, act: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(act)
@@ -239,6 +237,23 @@ class HubServer(HubServicer):
         for site, stream in before.items():
             if stream.lease not in listed and self._streams.get(site) is stream:
                 await stream.supersede()
+
+    def _check_all(self) -> None:
+        self._unsure = True
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check_access())
+
+    async def _check_new(self, stream: SiteStream, calls: StoreCalls) -> None:
+        """A revocation that came while the stream was being opened found no stream."""
+        site = stream.session.site
+        try:
+            refused = await calls.call(self._store.refused, {site: stream.certificate}, patient=True)
+        except Exception as error:  # noqa: BLE001 - looked at again with all others
+            log.error("a new stream is not checked: %s", told(error))
+            self._check_all()
+            return
+        if site in refused and self._streams.get(site) is stream:
+            stream.refuse(refused[site])
 
     async def _check_access(self) -> None:
         """End the streams of sites whose access is revoked, or which joined anew, by any process."""
@@ -318,6 +333,7 @@ class HubServer(HubServicer):
                 self._release(lease)
                 raise
             self._streams[peer.name] = stream
+            self._do(self._check_new(stream, self._calls))
             log.info("site %s connected", peer.name)
             await stream.run()
         except grpc.aio.AbortError:
