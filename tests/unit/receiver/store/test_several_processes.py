@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from tests.support.clock import START, FakeClock
 from tests.support.forwarded_hub import next_plan
@@ -14,8 +14,9 @@ from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.metrics import Totals
+from thinwire.receiver.store.claims import AGAIN, PREDICT
 from thinwire.receiver.store.events import StudyEvent, add_event
-from thinwire.receiver.store.tables import audit_anchors, parked, worklist_vocabulary
+from thinwire.receiver.store.tables import audit_anchors, parked, worklist, worklist_vocabulary
 from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared import parked as parked_module
 from thinwire.shared.errors import DatabaseBusy
@@ -165,6 +166,20 @@ def test_a_head_that_the_log_has_is_recorded_while_another_writes_to_the_log(hub
     with hub.database.write(turn="audit") as connection:
         hub.audit.record_anchor(clinic.site, head, START)
         assert connection.scalar(select(audit_anchors.c.site)) == clinic.site
+
+
+def test_a_graph_whose_row_another_transaction_held_is_soon_looked_for_again(hub: Hub, bundle: Bundle) -> None:
+    clinic, claims = join(hub), hub.store.claims
+    part = study_parts(clinic, bundle).graph
+    hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False)
+    with hub.database.write(turn=clinic.site) as connection:
+        connection.execute(update(worklist).values(words=worklist.c.words))
+        with hub.store.take_untriaged(32, set()) as claim:
+            assert claim.pieces == []
+    assert claims.seconds(PREDICT, 30.0) <= AGAIN
+    with hub.store.take_untriaged(32, set()) as claim:
+        assert len(claim.pieces) == 1
+    assert claims.seconds(PREDICT, 30.0) == 30.0
 
 
 def test_two_sites_may_teach_the_same_words_at_once(hub: Hub, bundle: Bundle, aside: Aside) -> None:
