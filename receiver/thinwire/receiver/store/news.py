@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, select
 
 from thinwire.receiver.store.events import FOR_CLINIC, STUDIES, last_event
 from thinwire.receiver.store.history import HISTORY
-from thinwire.receiver.store.tables import backups, events, generations, sites
+from thinwire.receiver.store.tables import backups, certificates, events, generations, sites
 from thinwire.shared.errors import told
 from thinwire.shared.parked import RETRIED
 from thinwire.shared.storage.database import Database, Told
@@ -152,8 +152,9 @@ class News:
         # Of sums, not of the last moments: a clock may be set back.
         moments = [func.coalesce(func.sum(each % (1 << 31)), 0) for each in (sites.c.joined_at, sites.c.dismissed_at)]
         newest = [select(func.max(each.c.number)).scalar_subquery() for each in (generations, backups)]
+        held = select(func.count(), func.coalesce(func.sum(certificates.c.expires_at % (1 << 31)), 0))
         stamps = {
-            ACCESS: tuple(connection.execute(select(*moments)).one()),
+            ACCESS: (*connection.execute(select(*moments)).one(), *connection.execute(held).one()),
             HISTORY: tuple(connection.execute(select(*newest)).one()),
         }
         topics |= {topic for topic, stamp in stamps.items() if not first and stamp != self._stamps[topic]}

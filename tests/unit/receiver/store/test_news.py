@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.support.hub_end import used
 from tests.support.hub_folder import Clinic, StudyParts
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store import news as news_module
@@ -13,9 +14,11 @@ from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.store.history import HISTORY, record_backup
 from thinwire.receiver.store.news import ACCESS, News, is_of_work
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.crypto.keys import fingerprint, new_request, new_signing_key, prove_renewal
 from thinwire.shared.errors import DatabaseBusy
 from thinwire.shared.identifiers import SiteName
 
+SITE, SIGNING = SiteName("north-valley"), new_signing_key()
 Heard = list[tuple[frozenset[str], bool]]
 
 
@@ -90,6 +93,20 @@ def test_revocations_joins_backups_and_generations_are_heard_elsewhere(hub: Hub,
         other.news.look()
         assert (frozenset({topic}), False) in here
         assert elsewhere == [(frozenset({topic}), True)]
+
+
+def test_a_certificate_in_force_is_found_by_a_look(hub: Hub, other: Hub) -> None:
+    present = used(hub.enrolment, hub.enrolment.enrol(SITE)[0], new_request(SITE)[1], SIGNING).certificate_pem
+    hub.enrolment.connect(SITE, present)
+    request = new_request(SITE)[1]
+    following = hub.enrolment.renew(
+        SITE, fingerprint(present), request, prove_renewal(SIGNING, fingerprint(present), request)
+    )
+    here = listening(hub.news)
+    other.database.committed = lambda _: None  # it died
+    other.enrolment.connect(SITE, following)
+    hub.news.look()
+    assert here == [(frozenset({ACCESS}), True)]
 
 
 def backed_up(hub: Hub) -> None:
