@@ -42,6 +42,8 @@ PREDICT, DRAFT = "predict", "draft"
 """Kinds of work; those of forwarding have the target's name (`forward.queue`)."""
 LEASE, RENEWED = 30.0, 5.0
 """Seconds until a claim ends that is not renewed, and between two renewals."""
+AGAIN = 1.0
+"""Seconds until work is looked for again whose row another transaction held."""
 _MICROS = 1_000_000
 _LEASE, _FORGOTTEN = int(LEASE * _MICROS), 3600 * _MICROS
 _LATEST = 2 * _LEASE
@@ -119,6 +121,8 @@ class Claims:
         self._held: set[bytes] = set()
         """The holders whose work goes on."""
         self._renews = False
+        self._left_out: set[str] = set()
+        """Kinds of work of which the last claim left out a piece whose row another transaction held."""
 
     def begin(self, alone: datetime | None) -> None:
         """At the start of a process that works: removes claims that killed workers left. alone: who works on this
@@ -159,19 +163,25 @@ class Claims:
         with self._database.read() as connection:
             now = time_of(self._database, self._clock, connection)
             first = connection.scalar(select(func.min(claims.c.until)).where(claims.c.kind == kind, _live(now)))
+        with self._lock:
+            # A transaction that was no claim wakes nobody at its end, and is short.
+            most = min(most, AGAIN) if kind in self._left_out else most
         return most if first is None else min(most, (first - now) / _MICROS)
 
     def _claim(self, kind: str, find: Find[P], rows: Rows[P]) -> Claim[P]:
         holder = os.urandom(16)
         with self._database.write(turn=holder.hex()) as connection:
             now = time_of(self._database, self._clock, connection)
-            found = find(connection, _free(kind, now))
+            found, left_out = find(connection, _free(kind, now)), False
             if found and self._database.shared:
                 # Rows that another worker claims now are left to it. One that has changed meanwhile is looked at
                 # again by the database: what was done since `find` is not among them.
                 locked = rows(found).with_for_update(skip_locked=True, key_share=True)
                 waiting = {(row.site, row.study) for row in connection.execute(locked)}
+                left_out = len(waiting) < len(found)
                 found = [each for each in found if (each.site, each.study) in waiting]
+            with self._lock:
+                (self._left_out.add if left_out else self._left_out.discard)(kind)
             if not found:
                 return Claim(kind, [], holder)
             new = insert_new(claims)

@@ -6,11 +6,21 @@ import pytest
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.erasure import erase
-from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
+from thinwire.receiver.transport.ingest import HEAD_SECONDS, PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
-from thinwire.shared.errors import BadPayload, HubBusy, ProtocolBroken, ThinwireError, UnknownBundle
+from thinwire.shared.errors import (
+    BadPayload,
+    DatabaseBusy,
+    DiskFull,
+    HubBusy,
+    ObjectStoreBusy,
+    ProtocolBroken,
+    StorageFailed,
+    ThinwireError,
+    UnknownBundle,
+)
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION
@@ -146,6 +156,32 @@ def test_receipts_that_were_not_confirmed_come_with_the_next_stream(ends: TwoEnd
     assert again.new_messages() == []
     assert again.receive(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))) == []
     assert len(ends.ingest().receive(HELLO)) == 1
+
+
+@pytest.mark.parametrize("read", ["receipts_after", "requested_parts", "audit_head"])
+def test_news_whose_reading_failed_is_told_by_the_next_attempt(
+    ends: TwoEnds, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    stream, listens = ends.ingest(), ends.ingest()
+    stream.receive(HELLO)
+    listens.receive(HELLO)
+    data = sealed(ends, Kind.GRAPH, b"graph")
+    signed = one(stream.receive(offer(data, first=len(data)))).receipt.signed
+    ends.store.request(SITE, STUDY.study, Kind.PREVIEW)
+    ends.clock.advance(HEAD_SECONDS)
+
+    def fails(*_: object) -> Any:
+        raise DatabaseBusy("locked")
+
+    with monkeypatch.context() as once:
+        once.setattr(ends.hub.pipeline, read, fails)
+        with pytest.raises(DatabaseBusy):
+            listens.new_messages()
+    receipt, request = listens.new_messages()
+    assert receipt.receipt.signed == signed
+    assert request.tier_request.kind == Kind.PREVIEW
+    assert listens.new_messages() == []
 
 
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
@@ -301,6 +337,19 @@ def test_what_the_store_refuses(
     assert refusal.again_after_ms == again
     assert bool(ends.inbox.objects(SITE)) == bool(again)
     assert ends.parts() == {}
+
+
+@pytest.mark.parametrize("error", [HubBusy, DatabaseBusy, ObjectStoreBusy, DiskFull])
+def test_what_the_whole_hub_meets_parks_no_object(
+    ends: TwoEnds, ingest: IngestSession, error: type[ThinwireError]
+) -> None:
+    ends.refusals.append(error("not now"))
+    data = sealed(ends)
+    refused(ingest, offer(data, first=len(data)))
+    assert ends.store.parked.items() == []
+    ends.refusals[:] = [StorageFailed("of this one")]
+    refused(ingest, offer(data, number=2, first=len(data)))
+    assert [each.item for each in ends.store.parked.items()] == [f"{SITE}/{digest(data).hex()}"]
 
 
 def test_every_error_has_a_status() -> None:
