@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Delete,
     Select,
     and_,
     bindparam,
@@ -34,7 +35,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.errors import HubBusy, told
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName, StudyKey
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, prepared
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +98,10 @@ class Claim(Generic[P]):
         if connection.scalar(select(claims.c.until).where(self._is(piece)).with_for_update()) is None:
             raise ClaimLost("another worker has taken the work over")
 
-    def end(self, connection: Connection, piece: Piece) -> None:
-        """In the transaction of a result: the piece is done."""
-        connection.execute(delete(claims).where(self._is(piece)))
+    def end(self, connection: Connection, *pieces: Piece) -> None:
+        """Last in the transaction of a result: these pieces are done."""
+        done = sorted((each.site, each.study) for each in pieces)
+        _end.each(connection, ((self.kind, *each, self.holder) for each in done))
 
     def _is(self, piece: Piece) -> ColumnElement[bool]:
         return and_(
@@ -238,6 +240,12 @@ class Claims:
                     connection.execute(delete(claims).where(mine))
         except Exception as error:  # noqa: BLE001 - it ends by itself
             log.warning("a claim of work could not be released: %s", told(error))
+
+
+@prepared
+def _end(kind: Any, site: Any, study: Any, holder: Any) -> Delete:
+    c = claims.c
+    return delete(claims).where(c.kind == kind, c.site == site, c.study == study, c.holder == holder)
 
 
 def time_of(database: Database, clock: Clock, connection: Connection) -> int:
