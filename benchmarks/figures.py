@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean as mean_of
 from typing import Any
 
-from benchmarks.evidence import headlines, idle_clinic, link, load, worklist
+from benchmarks.evidence import headlines, idle_clinic, link, load, ray, worklist
 from benchmarks.evidence.burned_in import burned_in
 from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
@@ -180,6 +180,7 @@ GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...]
     ("the worklist's times", worklist.lines, ("worklist",)),
     ("the hub under load", load.lines, ("load",)),
     ("the idle clinic", idle_clinic.lines, ("clinic_idle",)),
+    ("the whole archive", ray.lines, ("ray",)),
     ("export", export, ()),
 )
 """Words where it is not measured yet, the function of the lines, the files."""

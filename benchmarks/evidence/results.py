@@ -32,6 +32,7 @@ REQUIRED = (
     "link",
     "link_day",
     "worklist",
+    "ray",
 )
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"

@@ -127,7 +127,9 @@ def main() -> None:
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     else:
-        print(json.dumps({name: result.get(name) for name in ("slopes", "ratios")}, indent=1))
+        told = {name: result.get(name) for name in ("slopes", "ratios")}
+        told |= {name: each for name, each in result.get("deaths", {}).items() if name in ("hub", "account", "ended")}
+        print(json.dumps(told, indent=1))
 
 
 @contextlib.contextmanager

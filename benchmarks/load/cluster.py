@@ -112,8 +112,7 @@ class Cluster:
     async def running(self) -> AsyncIterator["Cluster"]:
         """Replicas, workers and balancer run within the block."""
         try:
-            for each in (*self.serving, *self.workers):
-                await each.begin()
+            await asyncio.gather(*(each.begin() for each in (*self.serving, *self.workers)))
             async with self.balancer.running():
                 yield self
         finally:

@@ -20,7 +20,7 @@ import grpc
 from benchmarks.load.ledger import Ledger
 from benchmarks.load.studies import Clinic, LoadObject, LoadStudy
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.transport.connection import FIRST_PAUSE, LONGEST_PAUSE, HubAddress, dial
+from thinwire.sender.transport.connection import HubAddress, dial, pause_after
 from thinwire.sender.transport.schedule import MOST_UNDER_WAY
 from thinwire.sender.transport.session import STALL_SECONDS
 from thinwire.shared.errors import Final, LinkLost, ThinwireError
@@ -106,9 +106,8 @@ class LoadClinic:
                 await self._stream()
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError, ThinwireError) as error:
                 self._counts[f"ended: {_reason(error)}"] += 1
-            longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
             self._failures += 1
-            await asyncio.sleep(longest * (1 + self._random.random()) / 2)
+            await asyncio.sleep(pause_after(self._failures, self._random.random()))
 
     def end(self) -> None:
         """End the stream as if the network had been lost; it is dialled again."""

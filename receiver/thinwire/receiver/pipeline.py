@@ -115,7 +115,9 @@ class HubPipeline:
             content = self._examiner.examine(site, header, plaintext, verify_key)
         except (BadFormat, Forged, UnknownBundle) as error:
             with self.store.parked.guard(RECEIVING, f"{site}/quarantine"):
-                self._quarantine.add(site, header.study, object, plaintext, error)
+                # Nothing of a removed study stays.
+                if self.store.tombstone(site, header.study) is None:
+                    self._quarantine.add(site, header.study, object, plaintext, error)
             raise
         receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent), admitted)
         if isinstance(content, FusedGraph) and len(self._decoded) < MOST_DECODED:

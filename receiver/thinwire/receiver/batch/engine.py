@@ -19,6 +19,8 @@ from typing import Any, Protocol, TypeVar
 
 from thinwire.shared.errors import ThinwireError, told
 
+NICENESS = 15
+"""Of the processes, as Ray has it too: a `serve` beside the batch goes first."""
 CHUNK = 64
 """Payloads that a worker gets at a time; a batch of the network."""
 Results = list[Any]
@@ -156,6 +158,7 @@ _given: list[tuple[Make, Path]] = []
 
 
 def _begin(make: Make, folder: Path) -> None:
+    os.nice(NICENESS)
     _given.append((make, folder))
 
 

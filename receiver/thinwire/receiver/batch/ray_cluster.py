@@ -70,7 +70,7 @@ def connected(address: str, workers: int | None = None, shipped: int = 0) -> Ite
 def _local(workers: int | None, shipped: int) -> dict[str, Any]:
     """Options of a cluster on this machine that runs in a container too: no dashboard, a token that no one else has, a
     small object store, in /tmp where /dev/shm is smaller still."""
-    # Ray asks for a token from 2.59 on; else it would keep one in the home folder.
+    # Ray listens on the machine's address and asks for a token from 2.59 on; else it would keep one in the home folder.
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     store = LEAST_STORE + 2 * shipped
@@ -81,7 +81,6 @@ def _local(workers: int | None, shipped: int) -> dict[str, Any]:
         "num_cpus": workers or cores(),
         "include_dashboard": False,
         "object_store_memory": store,
-        "_node_ip_address": "127.0.0.1",
     }
 
 

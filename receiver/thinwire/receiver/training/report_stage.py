@@ -309,8 +309,7 @@ class ReportStage:
     def _epoch(self, learner: nn.Module, epoch: int, train: NDArray[np.int64], progress: Progress) -> dict[str, float]:
         # All randomness of an epoch follows from its number, so that a resumed run takes the same way.
         random = np.random.default_rng((self.schedule.seed, epoch))
-        # Each process drops out other units; what is drawn of the batch is the same in all of them.
-        torch.manual_seed(self.schedule.seed * 1000 + epoch + (self.team.rank << 32))
+        torch.manual_seed(self.schedule.seed * 1000 + epoch)
         generator = torch.Generator().manual_seed(self.schedule.seed * 1000 + epoch)
         order = random.permutation(train)
         batches = [order[i : i + self.schedule.batch] for i in range(0, len(order), self.schedule.batch)]
@@ -331,7 +330,8 @@ class ReportStage:
             # One row at no weight where the batch has none for this process: all processes take each step.
             mine = self.team.rows(len(indices))
             own, weight = (mine, 1.0) if len(mine) else (np.zeros(1, np.int64), 0.0)
-            parts = learner(pixels[own], valid[own], rows_of(target, own), seen[own], counts)
+            with self.team.own_randomness((self.schedule.seed, epoch, number)):
+                parts = learner(pixels[own], valid[own], rows_of(target, own), seen[own], counts)
             parts = {name: weight * value for name, value in parts.items()}
             (parts["total"] / self.schedule.accumulate).backward()
             if (number + 1) % self.schedule.accumulate == 0 or number + 1 == len(batches):

@@ -5,7 +5,8 @@ computes its own rows. Their losses are divided by the counts of the whole batch
 (DistributedDataParallel) is the gradient of the batch.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,17 @@ class Team:
             return module
         # Not every loss reaches every parameter in every batch.
         return DistributedDataParallel(module, find_unused_parameters=True)
+
+    @contextlib.contextmanager
+    def own_randomness(self, step: tuple[int, ...]) -> Iterator[None]:
+        """In a team, what torch draws within, such as dropout, is another in each process, and what it draws after it
+        is the same in all of them."""
+        if self.size == 1:
+            yield
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(int(np.random.default_rng((*step, self.rank)).integers(1 << 32)))
+            yield
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The mean of each value (a scalar) over the team, in each process the same."""

@@ -27,12 +27,14 @@ from thinwire.shared.crypto.envelope import (
 )
 from thinwire.shared.errors import (
     BadFormat,
+    DatabaseBusy,
     DiskFull,
     Final,
     Forged,
     HubBusy,
     LimitReached,
     NotEnrolled,
+    ObjectStoreBusy,
     ProtocolBroken,
     Retryable,
     StudyErased,
@@ -72,6 +74,8 @@ TAKES_ADDITIONS = True
 """Whether this hub takes manifests of version 3."""
 
 _RECORD_MAGIC = b"TWE"
+_NOT_OF_IT = (HubBusy, DatabaseBusy, ObjectStoreBusy, DiskFull)
+"""Errors that say nothing of the object: all objects of all clinics meet them, and none is parked for them."""
 _STATUS_OF = (
     (ProtocolBroken, grpc.StatusCode.INVALID_ARGUMENT),
     (NotEnrolled, grpc.StatusCode.PERMISSION_DENIED),
@@ -240,12 +244,18 @@ class IngestSession:
             return []
         # Each is read once in a session: a clinic that confirms none costs no more than one that does.
         page = self._store.receipts_after(self.site, self._last_receipt, MOST_RECEIPTS)
-        messages = [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
+        requested = self._store.requested_parts(self.site)
+        fresh = [signed for _, signed in page if digest(signed) not in self._sent_receipts]
+        head = self._new_head() if fresh else b""
+        # Nothing is read from here on: what counts as sent is sent, and a read that failed is repeated as a whole.
+        messages = []
+        for signed in fresh:
+            messages.append(self._sent(signed, head))
+            head = b""
         if page:
             self._last_receipt = page[-1][0]
         if len(page) < MOST_RECEIPTS:
             self._sent_receipts.clear()  # every receipt of before now was in a page, or is confirmed
-        requested = self._store.requested_parts(self.site)
         # A part that came and was damaged at the hub is requested again.
         self._asked &= set(requested)
         for study, kind in requested:
@@ -301,7 +311,7 @@ class IngestSession:
             # For an unknown study no answer is needed: its parts will state that it is urgent.
             self._store.escalate(self.site, study)
         except Exception as error:  # noqa: BLE001 - one study must not end the stream of all
-            self._store.set_aside(self.site, study.hex(), error)
+            self._set_aside(study.hex(), error)
             return []  # the clinic repeats it with its next stream
         return [wire.Down(escalated=wire.Escalated(study=study))]
 
@@ -463,14 +473,21 @@ class IngestSession:
             # A limit once a session: a flood of refused objects does not flood the log too.
             log.warning("site %s: refused: %s", self.site, ours)
             self._told_limits.add(limit)
-        if not isinstance(error, Final | HubBusy):
-            self._store.set_aside(self.site, offer.object.hex(), error)
+        if not isinstance(error, Final):
+            self._set_aside(offer.object.hex(), error)
         return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
 
+    def _set_aside(self, item: str, error: Exception) -> None:
+        if not isinstance(error, _NOT_OF_IT):
+            self._store.set_aside(self.site, item, error)
+
     def _receipt(self, signed: bytes) -> wire.Down:
+        return self._sent(signed, self._new_head())
+
+    def _sent(self, signed: bytes, head: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
-        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=head))
 
     def _new_keys(self, hello: wire.Hello) -> bytes:
         """The list of the hub's keys for a clinic that has another one; empty for one that has it, or takes none."""

@@ -56,6 +56,8 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 _ALL, _ONE, _USED, _ALONE = range(0x7477, 0x747B)
 """Classes of PostgreSQL's advisory locks: of all writers, and of those with one turn; of every connection, which a
 change of the tables excludes; of acts that one process at a time does."""
+IDLE = "20s"
+"""Time in which a writer to PostgreSQL that does nothing keeps its locks, such as one whose machine is gone."""
 POOL = 16
 """Connections to PostgreSQL that a process keeps; as many more for a moment."""
 Place = Path | str
@@ -120,11 +122,12 @@ class Database:
                 yield connection
             return
         with translated(), self.engine.begin() as connection:
+            idle = func.set_config("idle_in_transaction_session_timeout", IDLE, True)
             if turns is None:
-                connection.execute(select(func.pg_advisory_xact_lock(_ALL, 0)))
+                connection.execute(select(idle, func.pg_advisory_xact_lock(_ALL, 0)))
             else:
                 connection.execution_options(turns=turns)
-                connection.execute(select(func.pg_advisory_xact_lock_shared(_ALL, 0)))
+                connection.execute(select(idle, func.pg_advisory_xact_lock_shared(_ALL, 0)))
                 # One after the other in one order, or two transactions may wait for each other.
                 for key in sorted(map(_key, turns)):
                     _take(connection, _ONE, key)
@@ -301,8 +304,10 @@ def _engine_at(url: str) -> Engine:
     """PostgreSQL at a URL (postgresql+psycopg://USER@HOST/DATABASE). A lost commit is one that its disk lost: the
     server's settings fsync and full_page_writes stay on."""
     options = f"-c synchronous_commit=on -c lock_timeout={PATIENCE:.0f}s -c idle_in_transaction_session_timeout=120s"
-    # A server whose machine is gone sends no end of the connection.
-    quiet = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+    # A machine that is gone, at either end, sends no end of the connection.
+    quiet: dict[str, int] = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+    options += "".join(f" -c tcp_{name}={value}" for name, value in quiet.items())
+    quiet["tcp_user_timeout"] = 30_000
     try:
         if (parsed := make_url(url)).drivername != "postgresql+psycopg":
             raise BadConfiguration("the database is no postgresql+psycopg:// URL", _CORRECT)
@@ -516,9 +521,9 @@ def _of_sqlite(error: sqlite3.Error) -> Exception | None:
 _FULL, _READ_ONLY, _DAMAGED = ("53100",), ("25006", "58030", "42501"), ("XX001", "XX002")
 _LOST = ("OperationalError", "InterfaceError", "ConnectionTimeout")
 """The driver's errors without SQLSTATE for a connection that cannot be made or was lost."""
-_BUSY = ("08", "40", "53", "55P03", "57")
-"""SQLSTATEs (PostgreSQL, Appendix A), or the classes with which they begin: no connection, a rollback for another's
-sake, no resources, a lock in use, a server that stops or starts."""
+_BUSY = ("08", "25P03", "40", "53", "55P03", "57")
+"""SQLSTATEs (PostgreSQL, Appendix A), or the classes with which they begin: no connection, a transaction that did
+nothing for too long, a rollback for another's sake, no resources, a lock in use, a server that stops or starts."""
 
 
 def _of_postgresql(error: BaseException | None) -> Exception | None:

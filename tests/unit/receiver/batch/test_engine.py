@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from thinwire.shared.storage.durable import Disk
 
 
 def test_a_payload_that_kills_its_process_is_refused_alone(tmp_path: Path) -> None:
-    refused_alone(lambda *given: Processes(*given, workers=2), tmp_path)
+    refused_alone(partial(Processes, workers=2), tmp_path)
 
 
 def test_the_archive_is_predicted_by_command(

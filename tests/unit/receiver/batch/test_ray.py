@@ -29,9 +29,9 @@ from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.storage.durable import Disk
 
-TOLERANCE = 0.01
-"""Largest difference of a loss to that of one process, as a share of it. Each process draws the noise of its images for
-itself; all else of a batch is the same."""
+TOLERANCE = 1e-3
+"""Largest difference of a loss to that of one process, as a share of it. Without dropout, which each process draws for
+itself, the two differ in the order of sums alone."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +41,7 @@ def _ray() -> Iterator[None]:
 
 
 def test_a_payload_that_kills_its_process_is_refused_alone(tmp_path: Path) -> None:
-    refused_alone(lambda *given: RayTasks(*given, "local"), tmp_path)
+    refused_alone(partial(RayTasks, address="local"), tmp_path)
 
 
 def test_the_archive_and_a_cohort_are_made_by_command(

@@ -73,7 +73,7 @@ def test_two_ports_of_one_machine_take_callers_of_one_address() -> None:
     async def run() -> None:
         async with served(echo) as one, served(echo) as other:
             # As a balancer's connections to several replicas may have.
-            callers = []
+            callers: list[socket.socket] = []
             with contextlib.ExitStack() as on_exit:
                 for front in (one, other):
                     caller = on_exit.enter_context(socket.socket())

@@ -8,6 +8,7 @@ from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport.ingest import (
+    HEAD_SECONDS,
     MOST_TAKEN,
     PROGRESS_SECONDS,
     QUIET_SECONDS,
@@ -18,7 +19,17 @@ from thinwire.receiver.transport.ingest import (
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
-from thinwire.shared.errors import BadPayload, HubBusy, ProtocolBroken, ThinwireError, UnknownBundle
+from thinwire.shared.errors import (
+    BadPayload,
+    DatabaseBusy,
+    DiskFull,
+    HubBusy,
+    ObjectStoreBusy,
+    ProtocolBroken,
+    StorageFailed,
+    ThinwireError,
+    UnknownBundle,
+)
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION
@@ -179,6 +190,32 @@ def test_confirmations_that_come_at_once_are_recorded_at_once(
     assert acts == [2, MOST_TAKEN]
 
 
+@pytest.mark.parametrize("read", ["receipts_after", "requested_parts", "audit_head"])
+def test_news_whose_reading_failed_is_told_by_the_next_attempt(
+    ends: TwoEnds, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    stream, listens = ends.ingest(), ends.ingest()
+    stream.receive(HELLO)
+    listens.receive(HELLO)
+    data = sealed(ends, Kind.GRAPH, b"graph")
+    signed = one(stream.receive(offer(data, first=len(data)))).receipt.signed
+    ends.store.request(SITE, STUDY.study, Kind.PREVIEW)
+    ends.clock.advance(HEAD_SECONDS)
+
+    def fails(*_: object) -> Any:
+        raise DatabaseBusy("locked")
+
+    with monkeypatch.context() as once:
+        once.setattr(ends.hub.pipeline, read, fails)
+        with pytest.raises(DatabaseBusy):
+            listens.new_messages()
+    receipt, request = listens.new_messages()
+    assert receipt.receipt.signed == signed
+    assert request.tier_request.kind == Kind.PREVIEW
+    assert listens.new_messages() == []
+
+
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
     data = sealed(ends, Kind.GRAPH, b"graph")
     ingest.receive(offer(data, first=len(data)))
@@ -199,7 +236,7 @@ def test_a_part_that_is_damaged_at_the_hub_is_requested_again_in_the_same_stream
     first = one(ingest.receive(offer(originals, number=2, first=len(originals)))).receipt.signed
     assert ingest.new_messages() == []
     with ends.hub.database.write() as connection:
-        forget(connection, digest(STUDY.source), ends.clock.now())
+        forget(connection, SITE, digest(STUDY.source), ends.clock.now())
     assert one(ingest.new_messages()).tier_request.kind == Kind.ORIGINALS
     ends.clock.advance(1)
     again = one(ingest.receive(offer(originals, number=3, first=len(originals)))).receipt.signed
@@ -332,6 +369,19 @@ def test_what_the_store_refuses(
     assert refusal.again_after_ms == again
     assert bool(ends.inbox.objects(SITE)) == bool(again)
     assert ends.parts() == {}
+
+
+@pytest.mark.parametrize("error", [HubBusy, DatabaseBusy, ObjectStoreBusy, DiskFull])
+def test_what_the_whole_hub_meets_parks_no_object(
+    ends: TwoEnds, ingest: IngestSession, error: type[ThinwireError]
+) -> None:
+    ends.refusals.append(error("not now"))
+    data = sealed(ends)
+    refused(ingest, offer(data, first=len(data)))
+    assert ends.store.parked.items() == []
+    ends.refusals[:] = [StorageFailed("of this one")]
+    refused(ingest, offer(data, number=2, first=len(data)))
+    assert [each.item for each in ends.store.parked.items()] == [f"{SITE}/{digest(data).hex()}"]
 
 
 def test_every_error_has_a_status() -> None:
