@@ -31,7 +31,7 @@ from thinwire.shared.errors import (
     UnknownBundle,
 )
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import digest
+from thinwire.shared.identifiers import Digest, SiteName, digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
@@ -172,7 +172,12 @@ def test_confirmations_that_come_at_once_are_recorded_at_once(
 ) -> None:
     acts: list[int] = []
     record = Store.record_delivered
-    monkeypatch.setattr(Store, "record_delivered", lambda *given: (acts.append(len(given) - 2), record(*given)))
+
+    def counted(store: Store, site: SiteName, *receipts: Digest) -> None:
+        acts.append(len(receipts))
+        record(store, site, *receipts)
+
+    monkeypatch.setattr(Store, "record_delivered", counted)
     taken = []
     for number in (1, 2):
         data = sealed(ends, Kind.GRAPH, b"graph %d" % number)
