@@ -89,7 +89,7 @@ class History:
                 newest = select(objects.c.blob).where(graphs).order_by(objects.c.number.desc()).limit(1)
                 with self.hub.database.write() as connection:
                     if (blob := connection.scalar(newest)) is not None:
-                        forget(connection, Digest(blob), self.clock.now())
+                        forget(connection, site, Digest(blob), self.clock.now())
             case "wait":
                 self.clock.advance(60.0 * 60 * (choice % 4))  # so that some wait for exactly the cap
             case _ if self._known(site, study):

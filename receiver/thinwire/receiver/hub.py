@@ -2,13 +2,13 @@
 
 import contextlib
 import fcntl
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-
-from sqlalchemy import exists, or_, select
 
 from thinwire.receiver.access.accounts import Accounts
 from thinwire.receiver.access.audit import Audit
@@ -21,19 +21,20 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
-from thinwire.receiver.sites.rotation import advance, in_use
+from thinwire.receiver.sites.rotation import advance, in_use, register
+from thinwire.receiver.store.bucket_owner import claim, require_own_place
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.news import News
 from thinwire.receiver.store.quarantine import FolderQuarantine, ObjectQuarantine, SharedQuarantine
 from thinwire.receiver.store.shared_bundles import SharedBundles
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.store.tables import HUB, audit, sites
+from thinwire.receiver.store.tables import HUB
 from thinwire.receiver.store.worklist_query import Worklist
 from thinwire.receiver.transport.inbox import FolderInbox, Inbox
 from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.receiver.transport.pieces import PieceInbox
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import BadConfiguration, HubBusy
+from thinwire.shared.errors import BadConfiguration, HubBusy, Retryable
 from thinwire.shared.heartbeats import Heartbeats
 from thinwire.shared.identifiers import BundleId
 from thinwire.shared.listening.guard import Listeners
@@ -43,6 +44,8 @@ from thinwire.shared.storage.durable import Disk, flock
 from thinwire.shared.storage.migrations import create_database, found_version, migrate, open_database, rehearse
 from thinwire.shared.storage.object_blobs import ObjectBlobs
 from thinwire.shared.storage.object_store import ObjectStore, object_store
+
+log = logging.getLogger(__name__)
 
 DATABASE = "thinwire.db"
 _TRIES, _PAUSE = 20, 0.1
@@ -128,15 +131,13 @@ def make_hub(
         raise BadConfiguration("the folder is not empty", "Choose an empty --data folder for the new hub.")
     id = None if objects is not None else _first_bundle(Bundles(data / "bundles"), bundle, disk)
     make_keyring(data / "keys", disk, clock)
+    keys = load_keyring(data / "keys")
+    if objects is not None:
+        claim(objects, keys.signing)
     create_database(place_of(data, settings), HUB)
     with _opened(data, settings) as made:
-        with made.read() as connection:
-            if made.shared and connection.scalar(select(or_(exists().select_from(sites), exists().select_from(audit)))):
-                raise BadConfiguration(
-                    "the database already holds a hub",
-                    "Copy config.toml and the folder keys from the data folder of that hub to make another replica of "
-                    "it, or make another database.",
-                )
+        # Two hubs that are made in one database at the same time: the first one has it.
+        register(keys, made, clock, new=True)
         id = id or _first_bundle(_bundles(objects, made, data, disk, clock), bundle, disk)
     # Last: a folder without it is not a hub.
     disk.write(data / FILE, new_file(database=database, blobs=blobs).encode(), "config")
@@ -195,7 +196,8 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None, serves: bool = 
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
     found = load_keyring(data / "keys")
-    objects = objects_of(settings, disk)
+    if (objects := objects_of(settings, disk)) is not None:
+        objects.require(partial(require_own_place, objects, found.signing))
     blobs = blobs_of(objects, data, disk)
     with _opened(data, settings) as database:
         if serves:
@@ -226,6 +228,16 @@ def _bundles(objects: ObjectStore | None, database: Database, data: Path, disk: 
     shared = SharedBundles(data / "bundles", database, ObjectBlobs(objects, "bundles"), disk, clock)
     shared.adopt()
     return shared
+
+
+def require_place(hub: Hub) -> None:
+    """At the start of a process that serves or works. Raises BadConfiguration if the object store is not this hub's."""
+    if hub.objects is None:
+        return
+    try:
+        hub.objects.prove()
+    except Retryable as error:  # it is asked again before its first use
+        log.warning("the object store cannot be asked whose it is: %s", error)
 
 
 def objects_of(settings: Settings, disk: Disk) -> ObjectStore | None:

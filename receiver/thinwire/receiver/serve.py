@@ -47,8 +47,9 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
     host, _ = host_and_port(listen)
+    began = hub.clock.now()
     with working_lock(hub.data, serves=True) as alone:
-        begin(hub, alone)
+        begin(hub, began if alone else None)
         with hub.store.parked.guard(SWEEP):
             _sweep(hub)
         with contextlib.ExitStack() as services:

@@ -201,7 +201,8 @@ class ParkedItems:
         with self._lock:
             done = {key} if self._known.pop(key, None) is not None else set()
             self._unwritten.discard(key)
-            if self._database.shared and not done:
+            # A loop itself is parked by each process for its own reason: another one's may still hold.
+            if self._database.shared and not done and item:
                 self._done.add(key)
                 if now - self._compared >= COMPARED:
                     done, self._done, self._compared = self._done, set(), now
@@ -290,7 +291,8 @@ class ParkedItems:
         rows = {(loop, row.item): _item(row) for row in found}
         with self._lock:
             rows |= {key: self._known[key] for key in self._unwritten if key[0] == loop}
-            self._known = {key: each for key, each in self._known.items() if key[0] != loop} | rows
+            kept = {key: each for key, each in self._known.items() if key[0] != loop or not key[1]}
+            self._known = kept | {key: each for key, each in rows.items() if key[1]}
         return list(rows.values())
 
     def _write(self, parked: ParkedItem) -> None:

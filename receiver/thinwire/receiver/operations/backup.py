@@ -18,13 +18,16 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, update
 
-from thinwire.receiver.config import FILE, load_settings, settings_of, with_state
+from thinwire.receiver.config import FILE, Settings, load_settings, settings_of, with_state
 from thinwire.receiver.hub import DATABASE, blobs_of, objects_of, offline_lock, place_of, serving_lock
-from thinwire.receiver.operations.database_copy import read_file, reading, write_file
+from thinwire.receiver.operations.database_copy import empty, read_file, reading, write_file, write_rows
+from thinwire.receiver.sites.keyring import Keyring, load_keyring
+from thinwire.receiver.sites.rotation import require_own
+from thinwire.receiver.store.bucket_owner import claim
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
 from thinwire.receiver.store.removed_blobs import RemovedBlob
-from thinwire.receiver.store.tables import HUB, invitations, sessions, tokens
+from thinwire.receiver.store.tables import HUB, invitations, partials, pieces, sessions, tokens
 from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy, StorageFailed
@@ -34,12 +37,14 @@ from thinwire.shared.storage.blobs import Blobs, FolderBlobs
 from thinwire.shared.storage.database import Database, Place, translated
 from thinwire.shared.storage.durable import Disk, flock, sweep
 from thinwire.shared.storage.migrations import (
-    drop_tables,
+    alone_in,
+    excluding,
     found_version,
+    has_unfinished,
     is_unfinished,
     migrate,
-    open_database,
-    require_unused,
+    replacing,
+    version_of,
 )
 
 log = logging.getLogger(__name__)
@@ -50,6 +55,8 @@ REPLACED = "replaced"
 """DATA/replaced: the database that a restore replaced."""
 PAGE = 500
 """Blobs whose names are in memory at a time."""
+COPY = "copy"
+"""The act, alone in the cluster, of whoever fills a database."""
 _NEXT = "next.db"
 _RESTORED = "restored.db"
 _LOGS = ("-wal", "-shm")
@@ -126,17 +133,23 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
     """
     done = Copied()
     disk.make_folder(data)
-    settings = load_settings(data) if (data / FILE).exists() else settings_of({})
-    place = place_of(data, settings)
-    with serving_lock(data), offline_lock(data):
+    settings = _settings(data)
+    place, keys, objects = place_of(data, settings), load_keyring(data / "keys"), objects_of(settings, disk)
+    with serving_lock(data), offline_lock(data), alone_in(place, COPY):
+        if objects is not None:
+            claim(objects, keys.signing)
         if folder is None:
-            require_unused(place)
             migrate(place, HUB, disk)
-            _begin(place, clock, also, from_backup=False)
+            with excluding(place) as connection:
+                _begin(connection, clock, also, from_backup=False)
+            _end_log(place)
             return done
         _refuse_own(data, folder)
         if not (folder / DATABASE).is_file():
             raise BadConfiguration("the folder holds no backup", "Name the folder that `backup` wrote.")
+        if isinstance(place, str):
+            with excluding(place):
+                pass  # before the long copy
         restored = data / _RESTORED
         for each in data.glob(f"{Path(_RESTORED).stem}*"):
             each.unlink()
@@ -148,26 +161,33 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
         with translated(), contextlib.closing(sqlite3.connect(restored)) as copy:
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             _refuse_damaged(copy)
-            target = blobs_of(objects_of(settings, disk), data, disk)
-            copy_blobs(copy, FolderBlobs(folder / "blobs", disk), target, done, progress)
-        _copy_settings(folder, data, disk, replace=False)
         migrated = migrate(restored, HUB, disk)
         if migrated is not None and migrated[1] is not None:
             migrated[1].unlink()
-        keep = load_settings(data).retention.signed_reports == "keep"
-        replaced = data / DATABASE if isinstance(place, Path) else _write_aside(data, place, disk, clock, progress)
+        with excluding(restored) as connection:
+            require_own(keys, connection)
+        with reading(restored, immutable=False) as copy:
+            copy_blobs(copy, FolderBlobs(folder / "blobs", disk), blobs_of(objects, data, disk), done, progress)
+        _copy_settings(folder, data, disk, replace=False)
+        keep = _settings(data).retention.signed_reports == "keep"
 
-        def erased_and_also(connection: Connection) -> None:
-            if replaced is not None:
-                _erase_again(connection, replaced, keep)
-            also(connection)
+        def begin(replaced: Path | None) -> None:
+            with excluding(restored) as connection:
+                _begin(connection, clock, also, from_backup=True)
+                if replaced is not None:
+                    _erase_again(connection, replaced, keep)
+            _end_log(restored)
 
-        _begin(restored, clock, erased_and_also, from_backup=True)
         if isinstance(place, Path):
+            begin(data / DATABASE)
             set_aside(data, disk, clock)
             disk.adopt(restored, place, "restore.database")
         else:
-            drop_tables(place, HUB)
+            if not is_unfinished(place) and found_version(place) is not None:
+                migrate(place, HUB, disk)
+            with replacing(place, HUB, empty) as connection:
+                begin(_write_aside(connection, data, keys, disk, clock, progress))
+                disk.step("restore.before_emptied")
             disk.step("restore.emptied")
             read_file(restored, place, lambda _: None, progress)
             restored.unlink()
@@ -176,19 +196,21 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
     return done
 
 
-def _write_aside(data: Path, place: str, disk: Disk, clock: Clock, progress: Progress) -> Path | None:
+def _settings(data: Path) -> Settings:
+    """Of a hub in `data`; of a new disk, those of the environment."""
+    return load_settings(data) if (data / FILE).exists() else settings_of({})
+
+
+def _write_aside(
+    connection: Connection, data: Path, keys: Keyring, disk: Disk, clock: Clock, progress: Progress
+) -> Path | None:
     """Write what is in PostgreSQL to a file in DATA/replaced; returns the file of the last hub that was there, or None.
     A restore that was killed has written it before it emptied the database."""
-    if not is_unfinished(place) and found_version(place) is not None:
-        require_unused(place)
-        migrate(place, HUB, disk)
+    if not has_unfinished(connection) and version_of(connection) is not None:
+        require_own(keys, connection)
         aside = data / REPLACED / f"{clock.now():%Y%m%dT%H%M%S%f}"
         disk.make_folder(aside)
-        database = open_database(place, HUB)
-        try:
-            write_file(database, aside / DATABASE, disk, "restore.aside", progress)
-        finally:
-            database.close()
+        write_rows(connection, aside / DATABASE, disk, "restore.aside", progress)
     return max((data / REPLACED).glob(f"*/{DATABASE}"), default=None)
 
 
@@ -209,23 +231,25 @@ def _erase_again(connection: Connection, replaced: Path, keep_reports: bool) -> 
 
 def _record(database: Database, taken_at: datetime, held: dict[SiteName, int], clock: Clock, also: Also) -> None:
     """The sessions of `serve` see it and tell the clinics."""
-    with database.write() as connection:
+    with database.write(turn="backup") as connection:
         record_backup(connection, taken_at, held, clock.now())
         also(connection)
 
 
-def _begin(place: Place, clock: Clock, also: Also, from_backup: bool) -> None:
-    database = open_database(place, HUB)
-    try:
-        with database.write() as connection:
-            begin_generation(connection, "restored", clock.now())
-            if from_backup:
-                # The backup is still there, and holds all that was restored from it.
-                record_backup(connection, clock.now(), site_positions(connection), clock.now())
-            _end_access(connection, clock)
-            also(connection)
-    finally:
-        database.close()
+def _begin(connection: Connection, clock: Clock, also: Also, from_backup: bool) -> None:
+    begin_generation(connection, "restored", clock.now())
+    if from_backup:
+        # The backup is still there, and holds all that was restored from it.
+        record_backup(connection, clock.now(), site_positions(connection), clock.now())
+        # Objects in transfer start again: what the object store had of them is not in the backup.
+        connection.execute(delete(pieces))
+        connection.execute(delete(partials))
+    _end_access(connection, clock)
+    also(connection)
+
+
+def _end_log(place: Place) -> None:
+    """Bring the log of an SQLite file into it."""
     if isinstance(place, Path):
         with translated(), contextlib.closing(sqlite3.connect(place)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

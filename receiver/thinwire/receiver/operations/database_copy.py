@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData, delete
+from sqlalchemy import Connection, MetaData, delete, text
 
 from thinwire.receiver.store import full_text
 from thinwire.receiver.store.tables import HUB, TABLES, generations
@@ -14,11 +14,11 @@ from thinwire.shared.storage.database import Database, Place, translated
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import (
     copy_database,
-    drop_tables,
     finish_copy,
     found_version,
     is_unfinished,
     open_database,
+    replacing,
     unfinished_copy,
 )
 from thinwire.shared.storage.rows import Progress, copy_rows, different_table
@@ -30,11 +30,19 @@ def write_file(database: Database, path: Path, disk: Disk, name: str, progress: 
     if database.path is not None:
         copy_database(database.path, path, disk, name)
         return
+    with database.read() as source:
+        # It holds nobody up, and waits while SQLite writes, at last for minutes while it indexes all words.
+        source.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        write_rows(source, path, disk, name, progress)
+
+
+def write_rows(source: Connection, path: Path, disk: Disk, name: str, progress: Progress) -> None:
+    """As `write_file`, for the rows that one transaction of PostgreSQL sees."""
     beside = path.with_name(f".{path.name}.tmp")
     for each in path.parent.glob(beside.name + "*"):
         each.unlink()
     disk.step(f"{name}.before_write")
-    with database.read() as source, unfinished_copy(beside, HUB, _empty) as copy, disk.full_is_an_error():
+    with unfinished_copy(beside, HUB, empty) as copy, disk.full_is_an_error():
         copy_rows(source, copy, TABLES, progress)
         _finish(copy, lambda _: None)
     with translated(), contextlib.closing(sqlite3.connect(beside)) as connection:
@@ -42,7 +50,7 @@ def write_file(database: Database, path: Path, disk: Disk, name: str, progress: 
     disk.adopt(beside, path, name)
 
 
-def read_file(path: Path, place: Place, also: Callable[[Connection], object], progress: Progress) -> int:
+def read_file(path: Path, place: str, also: Callable[[Connection], object], progress: Progress) -> int:
     """Copy every row of an SQLite file, which no process changes meanwhile, into an empty PostgreSQL database, and
     compare every row; returns the rows that were copied. A repeat goes on where an interrupted copy stopped. also:
     called in the last transaction, after which processes may open the database.
@@ -53,7 +61,7 @@ def read_file(path: Path, place: Place, also: Callable[[Connection], object], pr
     source = open_database(path, HUB)
     try:
         for last in (False, True):
-            with source.read() as rows, unfinished_copy(place, HUB, _empty) as copy:
+            with source.read() as rows, unfinished_copy(place, HUB, empty) as copy:
                 copied = copy_rows(rows, copy, TABLES, progress)
                 with copy.read() as found:
                     different = different_table(rows, found, TABLES, progress)
@@ -61,10 +69,11 @@ def read_file(path: Path, place: Place, also: Callable[[Connection], object], pr
                     _finish(copy, also)
                     return copied
             # The file was written between two attempts.
-            drop_tables(place, HUB)
+            with replacing(place, HUB, empty):
+                pass
             if last:
                 break
-        raise BadFormat(f"the copied rows of table {different} differ", "Repeat the command; nothing was changed.")
+        raise BadFormat(f"the copied rows of table {different} differ", "Repeat the command.")
     finally:
         source.close()
 
@@ -95,7 +104,7 @@ def _finish(copy: Database, also: Callable[[Connection], object]) -> None:
         finish_copy(connection)
 
 
-def _empty(connection: Connection) -> None:
+def empty(connection: Connection) -> None:
     """Remove the rows that new tables have."""
     connection.execute(delete(generations))
 

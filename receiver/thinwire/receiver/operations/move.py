@@ -19,12 +19,15 @@ from thinwire.receiver.hub import (
     place_of,
     serving_lock,
 )
-from thinwire.receiver.operations.backup import Copied, copy_blobs, set_aside
+from thinwire.receiver.operations.backup import COPY, Copied, copy_blobs, set_aside
 from thinwire.receiver.operations.database_copy import is_copied, read_file, reading
+from thinwire.receiver.sites.keyring import load_keyring
+from thinwire.receiver.store.bucket_owner import claim
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.storage.blobs import FolderBlobs
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import alone_in
 from thinwire.shared.storage.rows import Progress
 
 
@@ -45,7 +48,7 @@ def move(
     used; BadFormat if the rows differ; DiskFull, DatabaseBusy, ObjectStoreBusy: what is copied stays.
     """
     bring_forward(data, disk)
-    with serving_lock(data), offline_lock(data):
+    with serving_lock(data), offline_lock(data), alone_in(database, COPY):
         settings = load_settings(data)
         path = place_of(data, settings)
         if not isinstance(path, Path) or settings.blobs is not None:
@@ -57,6 +60,7 @@ def move(
         new = settings.model_copy(update={"database": SecretStr(database), "blobs": blobs})
         objects = objects_of(new, disk)
         assert objects is not None
+        claim(objects, load_keyring(data / "keys").signing)
         done, target = Copied(), blobs_of(objects, data, disk)
         source = FolderBlobs(data / "blobs", disk)
         with reading(path, immutable=False) as rows:

@@ -42,6 +42,8 @@ REMEMBERED = timedelta(days=400)
 
 SiteStudy = tuple[SiteName, StudyKey]
 Also = Callable[[Connection], object]
+Tombstones = dict[SiteName, tuple[int, datetime]]
+"""Their number by site, and the time of the newest."""
 
 
 def _never() -> bool:
@@ -80,12 +82,14 @@ class Retention:
 
     hub: Hub
     user: str = "serve"
+    swept: list[Tombstones] = field(default_factory=list)
+    """Those of the last two runs that read every refused object."""
 
     # Holds.
 
     def hold(self, site: SiteName, study: StudyKey, reason: str, also: Also) -> bool:
         """Place a legal hold; False if the study has one. A mark of it is taken back."""
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=site) as connection:
             row = {"site": site, "study": study, "reason": reason, "at": micros(self.hub.clock.now())}
             new = connection.execute(insert_new(holds).values(row).on_conflict_do_nothing()).rowcount
             if new:
@@ -95,7 +99,7 @@ class Retention:
 
     def release(self, site: SiteName, study: StudyKey, also: Also) -> bool:
         """End a legal hold; False if the study has none."""
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=site) as connection:
             ended = connection.execute(delete(holds).where(of_study(holds, site, study))).rowcount
             if ended:
                 also(connection)
@@ -115,7 +119,8 @@ class Retention:
         `also_unread`."""
         now = self.hub.clock.now()
         due = now + timedelta(days=days)
-        with self.hub.database.write() as connection:
+        sites = {site for site, _ in studies}
+        with self.hub.database.write(turn=sites.pop() if len(sites) == 1 else None) as connection:
             for site, study in studies:
                 if connection.scalar(select(exists().where(of_study(holds, site, study)))):
                     raise BadInput(
@@ -135,7 +140,7 @@ class Retention:
 
     def take_back(self, site: SiteName, study: StudyKey, also: Also) -> bool:
         """Take a mark back; False if there is none. A rule marks the study again unless it has a hold."""
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=site) as connection:
             gone = connection.execute(delete(removals).where(of_study(removals, site, study))).rowcount
             if gone:
                 also(connection)
@@ -192,7 +197,8 @@ class Retention:
             now = hub.clock.now()
             due = micros(now + timedelta(days=hub.settings.retention.waiting_days))
             hub.disk.step("retention.mark.before_commit")
-            with hub.database.write() as connection:
+            (site,) = {each.site for each in page}
+            with hub.database.write(turn=site) as connection:
                 count = 0
                 for each in page:
                     # It may have been opened, held or removed since the page was read.
@@ -219,7 +225,7 @@ class Retention:
     def _remove(self, site: SiteName, study: StudyKey, done: RetentionRun) -> None:
         hub, rules = self.hub, {rule.name: rule for rule in self.hub.settings.retention.rules}
         hub.disk.step("retention.erase.before_commit")
-        with hub.database.write() as connection:
+        with hub.database.write(turn=site) as connection:
             now, mine = hub.clock.now(), of_study(removals, site, study)
             mark = connection.execute(select(removals).where(mine)).one_or_none()
             if mark is None or moment(mark.due_at) > now:
@@ -232,13 +238,11 @@ class Retention:
                     connection.execute(delete(removals).where(mine))
                     done.unmarked += 1
                     return
-            if not hub.database.shared:
-                # SQLite else leaves the bytes of removed rows in its file.
-                connection.exec_driver_sql("PRAGMA secure_delete = ON")
             keep = hub.settings.retention.signed_reports == "keep"
-            for each in erase(connection, site, study, mark.rule, now, keep):
-                why = f"rule {mark.rule}" if mark.rule else "asked for"
-                hub.audit.append(connection, self._message(Act.ERASED, site, each, detail=why))
+            with contextlib.nullcontext() if hub.database.shared else _overwriting(connection):
+                for each in erase(connection, site, study, mark.rule, now, keep):
+                    why = f"rule {mark.rule}" if mark.rule else "asked for"
+                    hub.audit.append(connection, self._message(Act.ERASED, site, each, detail=why))
         done.removed += 1
         hub.disk.step("retention.erase.committed")
 
@@ -247,6 +251,7 @@ class Retention:
         hub, done, last = self.hub, done or RetentionRun(), b""
         aside = hub.damaged_blobs()
         while not stopped():
+            # Alone: no site names one of them at this moment.
             with hub.database.write() as connection:
                 page = take_page(connection, last)
             if not page:
@@ -258,13 +263,13 @@ class Retention:
                     aside.remove(blob, "retention.aside")
                     gone.append(blob)
             hub.disk.step("retention.blobs.before_commit")
-            with hub.database.write() as connection:
+            with hub.database.write(turn=LOOP) as connection:
                 record_gone(connection, gone, hub.clock.now())
             done.blobs += len(gone)
 
     def _sweep(self) -> None:
         """Remove the parts of removed studies in transfer, and the refused ones."""
-        hub, newest = self.hub, self._newest_tombstones()
+        hub, erased_of = self.hub, self._tombstones()
         # Those of drives are in the folder of the machine that reads them.
         for inbox in (hub.inbox(), FolderInbox(hub.data / "carried", hub.disk, hub.clock)):
             for site, object, head in inbox.headers():
@@ -272,16 +277,20 @@ class Retention:
                     if self._is_erased(site, peek(head).study):
                         inbox.forget(site, object)
             inbox.sweep()
+        # Twice, since one may be refused while its study is removed. What comes later is not set aside.
+        if self.swept == [erased_of, erased_of]:
+            return
         quarantine = hub.quarantine()
         for each in quarantine.entries():
             if each.study is None:
                 # An earlier version did not record the study: such an object goes with the next removal of its site.
-                removed = newest.get(each.site)
-                erased = removed is not None and each.at <= removed
+                _, newest = erased_of.get(each.site, (0, None))
+                erased = newest is not None and each.at <= newest
             else:
                 erased = self._is_erased(each.site, each.study)
             if erased:
                 quarantine.remove(each)
+        self.swept[:] = [*self.swept[-1:], erased_of]
 
     def _sweep_damaged(self) -> None:
         """Remove damaged blobs that were set aside and that no object names: their study is not known any more, so they
@@ -293,13 +302,13 @@ class Retention:
 
     def _forget(self) -> None:
         old = removed_blobs.c.at < micros(self.hub.clock.now() - REMEMBERED)
-        with self.hub.database.write() as connection:
+        with self.hub.database.write(turn=LOOP) as connection:
             connection.execute(delete(removed_blobs).where(removed_blobs.c.state == str(RemovedBlob.GONE), old))
 
-    def _newest_tombstones(self) -> dict[SiteName, datetime]:
-        query = select(tombstones.c.site, func.max(tombstones.c.at)).group_by(tombstones.c.site)
+    def _tombstones(self) -> Tombstones:
+        query = select(tombstones.c.site, func.count(), func.max(tombstones.c.at)).group_by(tombstones.c.site)
         with self.hub.database.read() as connection:
-            return {SiteName(site): moment(at) for site, at in connection.execute(query)}
+            return {SiteName(site): (count, moment(at)) for site, count, at in connection.execute(query)}
 
     def _is_erased(self, site: str, study: bytes) -> bool:
         with self.hub.database.read() as connection:
@@ -334,6 +343,17 @@ class Retention:
             if len(rows) < PAGE:
                 return
             last = tuple(getattr(rows[-1], column.key) for column in key)
+
+
+@contextlib.contextmanager
+def _overwriting(connection: Connection) -> Iterator[None]:
+    """SQLite else leaves the bytes of removed rows in its file. Others use the connection afterwards."""
+    before = ("OFF", "ON", "FAST")[connection.exec_driver_sql("PRAGMA secure_delete").scalar_one()]
+    connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA secure_delete = {before}")
 
 
 class RetentionLoop:

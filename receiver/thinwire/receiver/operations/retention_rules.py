@@ -36,7 +36,8 @@ class Candidate(NamedTuple):
 def candidates(
     database: Database, rule: RetentionRule, targets: Sequence[str], now: datetime
 ) -> Iterator[list[Candidate]]:
-    """The unmarked studies that a rule takes, in pages. targets: the names of the configured ones. now: UTC."""
+    """The unmarked studies that a rule takes, each page of one site. targets: the names of the configured ones. now:
+    UTC."""
     with database.read() as connection:
         names = connection.scalars(select(site_rows.c.name).order_by(site_rows.c.name)).all()
     states = (ReadingState.SIGNED,) if rule.read else tuple(ReadingState)

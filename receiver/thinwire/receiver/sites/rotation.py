@@ -47,12 +47,7 @@ def in_use(keys: Keyring, database: Database) -> Keyring:
     knows a key that the folder does not have: signatures of one half of a cluster would not hold at the other."""
     with database.read() as connection:
         rows = _rows(connection)
-    held = {each.digest: each for each in keys.generations}
-    if any(digest not in held and row.retired_at is None for digest, row in rows.items()):
-        raise BadConfiguration(
-            "the folder keys is older than the hub's database: a key that was made since is missing in it",
-            "Copy keys/ from the replica on which `thinwire-receiver keys rotate` ran.",
-        )
+    _require_held(rows, keys)
     # One that is retired in the database alone: `keys retire` was stopped, and is repeated.
     left = tuple(
         replace(each, secret=None) if each.digest in rows and rows[each.digest].retired_at is not None else each
@@ -69,27 +64,69 @@ def in_use(keys: Keyring, database: Database) -> Keyring:
     return Keyring(authority.secret, sealing.secret, keys.signing, left, announcement)
 
 
-def register(keys: Keyring, database: Database, clock: Clock) -> None:
-    """Record the keys of the folder in the database: from then on no replica starts without them. Raises
-    BadConfiguration for a folder that is older than the database."""
-    in_use(keys, database)
+def register(keys: Keyring, database: Database, clock: Clock, new: bool = False) -> None:
+    """Record the keys of the folder in the database: from then on no replica starts without them. new: of a hub that is
+    being made. Raises BadConfiguration for a folder that is older than the database, for a database of another hub, and
+    for a new hub if the database has one."""
     now = micros(clock.now())
+    with database.read() as connection:
+        rows = _rows(connection)
+    if not new and all(each.digest in rows and not _is_retired_here(each, rows) for each in keys.generations):
+        _require_held(rows, keys)
+        return  # as at most starts; a transaction without a turn stops the whole cluster
     with database.write() as connection:
         rows = _rows(connection)
+        if new and rows:
+            raise BadConfiguration(
+                "the database already holds a hub",
+                "Copy config.toml and the folder keys from the data folder of that hub to make another replica of it, "
+                "or make another database.",
+            )
+        # Also one that another replica registered since.
+        _require_held(rows, keys)
         kinds = {row.kind for row in rows.values()}
         for each in keys.generations:
             if each.digest not in rows and not each.retired:
                 _register(connection, each, now, None if each.kind in kinds else now)
                 kinds.add(each.kind)
-            elif each.digest in rows and each.retired and rows[each.digest].retired_at is None:
+            elif _is_retired_here(each, rows):
                 # The database is a backup of before.
                 _set(connection, each.digest, retired_at=now)
+
+
+def require_own(keys: Keyring, connection: Connection) -> None:
+    """Raises BadConfiguration for a database of another hub: one that has keys, and none of these."""
+    rows = _rows(connection)
+    if rows and rows.keys().isdisjoint(each.digest for each in keys.generations):
+        raise BadConfiguration(
+            "the database is of another hub: it knows none of the keys in the folder keys",
+            "Name this hub's database, or another backup, or copy keys/ from the data folder of that hub.",
+        )
+
+
+def _require_held(rows: dict[bytes, Row[Any]], keys: Keyring) -> None:
+    held = {each.digest for each in keys.generations}
+    if any(digest not in held and row.retired_at is None for digest, row in rows.items()):
+        raise BadConfiguration(
+            "the folder keys is older than the hub's database, which knows a key that is missing there, or of another "
+            "hub",
+            "Copy keys/ from the replica on which `thinwire-receiver keys rotate` ran, or name this hub's database.",
+        )
+
+
+def _is_retired_here(generation: KeyGeneration, rows: dict[bytes, Row[Any]]) -> bool:
+    """Whether the folder has retired a key that the database has not."""
+    row = rows.get(generation.digest)
+    return generation.retired and row is not None and row.retired_at is None
 
 
 def advance(keys: Keyring, database: Database, clock: Clock) -> None:
     """Register new keys, and put those in use for which it is time. Call it before a hub serves."""
     register(keys, database, clock)
     present = in_use(keys, database)
+    with database.read() as connection:
+        if not any(_fresh(present, _rows(connection), kind) for kind in KeyKind):
+            return
     with database.write() as connection:
         rows = _rows(connection)
         for kind in KeyKind:

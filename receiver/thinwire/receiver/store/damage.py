@@ -24,9 +24,9 @@ class DamagedPart(NamedTuple):
     kind: Kind
 
 
-def forget(connection: Connection, blob: Digest, at: datetime) -> list[DamagedPart]:
-    """Remove the objects that a damaged blob held, with the facts that only they gave, and request their parts; returns
-    the parts that are requested, which leaves out those that the stored originals replace.
+def forget(connection: Connection, site: SiteName, blob: Digest, at: datetime) -> list[DamagedPart]:
+    """Remove the objects of a site that a damaged blob held, with the facts that only they gave, and request their
+    parts; returns the parts that are requested, which leaves out those that the stored originals replace.
 
     Objects of a site whose access is revoked stay as they are: a request would wait for ever, and a restored blob makes
     them whole.
@@ -35,15 +35,13 @@ def forget(connection: Connection, blob: Digest, at: datetime) -> list[DamagedPa
     digest, and counts again with the same graph.
     """
     served = select(sites.c.name).where(sites.c.dismissed_at.is_(None))
-    these = (objects.c.blob == blob) & objects.c.site.in_(served)
-    parts = connection.execute(select(objects.c.site, objects.c.study, objects.c.kind).where(these).distinct()).all()
-    for site, size, stored_at in connection.execute(
-        select(objects.c.site, objects.c.sealed_size, objects.c.stored_at).where(these)
-    ).all():
-        uncount(connection, SiteName(site), size, moment(stored_at))
+    these = (objects.c.blob == blob) & (objects.c.site == site) & objects.c.site.in_(served)
+    parts = connection.execute(select(objects.c.study, objects.c.kind).where(these).distinct()).all()
+    for size, stored_at in connection.execute(select(objects.c.sealed_size, objects.c.stored_at).where(these)).all():
+        uncount(connection, site, size, moment(stored_at))
     connection.execute(delete(objects).where(these))
     requested = []
-    for part in (DamagedPart(SiteName(site), StudyKey(study), Kind(kind)) for site, study, kind in parts):
+    for part in (DamagedPart(site, StudyKey(study), Kind(kind)) for study, kind in parts):
         # Another archive of the originals has the same files.
         originals = (objects.c.site == part.site) & (objects.c.study == part.study)
         here = connection.scalar(select(exists().where(originals, objects.c.kind == int(Kind.ORIGINALS))))

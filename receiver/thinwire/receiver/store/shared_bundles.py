@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 1.0
 """Seconds in which the default is not read again: every graph asks for it."""
+_TURN = "bundles"
 
 
 class SharedBundles(Bundles):
@@ -73,7 +74,7 @@ class SharedBundles(Bundles):
         paths = sorted(path for path in bundle.folder.iterdir() if path.is_file())
         digests = {path.name: self._blobs.write(path.read_bytes()) for path in paths}
         disk.step("bundle.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             new = insert_new(bundles).values(bundle=bundle.id, added_at=micros(self._clock.now()))
             if connection.execute(new.on_conflict_do_nothing()).rowcount:
                 rows = [{"bundle": bundle.id, "name": name, "digest": each} for name, each in digests.items()]
@@ -112,7 +113,7 @@ class SharedBundles(Bundles):
 
     def choose(self, id: BundleId, disk: Disk) -> None:
         disk.step("bundle.default.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=_TURN) as connection:
             # Later than any other, whatever this machine's clock says.
             last = connection.scalar(select(func.max(bundles.c.chosen_at)))
             at = max(micros(self._clock.now()), (last or 0) + 1)

@@ -67,6 +67,9 @@ QUIET_SECONDS = 0.005
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
 
+MOST_TAKEN = 100
+"""Confirmations that wait for each other."""
+
 TAKES_ADDITIONS = True
 """Whether this hub takes manifests of version 3."""
 
@@ -149,6 +152,8 @@ class IngestSession:
         """The number of the last receipt that was read for this session."""
         self._sent_receipts: set[bytes] = set()
         """Digests of receipts with a larger number that were sent as answers."""
+        self._taken: list[Digest] = []
+        """Receipts that the clinic has confirmed, not yet recorded."""
         self._asked: set[tuple[StudyKey, Kind]] = set()
         self._told_limits: set[str] = set()
         self._head = b""
@@ -185,10 +190,8 @@ class IngestSession:
             case "chunk":
                 return self._chunk(up.chunk)
             case "receipt_taken":
-                self._disk.step("ingest.receipt_taken")
-                self._store.record_delivered(self.site, Digest(up.receipt_taken.receipt))
-                # Else it would hold the digests of ever more answers, where no other receipt is made for the site.
-                return self.new_messages() if len(self._sent_receipts) > MOST_RECEIPTS else []
+                self._taken.append(Digest(up.receipt_taken.receipt))
+                return self._confirmed()
             case "keys_taken":
                 self._store.record_keys_taken(self.site, Digest(up.keys_taken.list))
                 return []
@@ -196,6 +199,26 @@ class IngestSession:
                 return self._escalate(StudyKey(up.escalate.study))
             case _:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
+
+    def note(self, up: wire.Up) -> bool:
+        """In place of `receive`, without the store: whether the message, a confirmation, may wait for others that come
+        at once, until `tick`."""
+        may_wait = self._greeted and up.HasField("receipt_taken") and len(self._taken) < MOST_TAKEN
+        if may_wait:
+            self._taken.append(Digest(up.receipt_taken.receipt))
+        return may_wait
+
+    def _record_taken(self) -> None:
+        """Record what the clinic has confirmed, in one transaction."""
+        if self._taken:
+            self._disk.step("ingest.receipt_taken")
+            self._store.record_delivered(self.site, *self._taken)
+            self._taken.clear()
+
+    def _confirmed(self) -> list[wire.Down]:
+        self._record_taken()
+        # Else it would hold the digests of ever more answers, where no other receipt is made for the site.
+        return self.new_messages() if len(self._sent_receipts) > MOST_RECEIPTS else []
 
     @property
     def arriving(self) -> list[IncomingObject]:
@@ -207,13 +230,13 @@ class IngestSession:
 
     def tick(self) -> list[wire.Down]:
         """No message is waiting: make received bytes durable, and return progress messages if they are due."""
-        now = self._clock.monotonic()
+        news, now = self._confirmed() if self._taken else [], self._clock.monotonic()
         quiet = [
             each
             for each in self._arrivals.values()
             if not each.partial.unsynced or now - each.waiting_since >= each.partial.wait(each.asked)
         ]
-        return [down for arrival in quiet for down in self._sync(arrival)]
+        return news + [down for arrival in quiet for down in self._sync(arrival)]
 
     def new_messages(self) -> list[wire.Down]:
         """Receipts and requests that were not yet sent in this session."""
@@ -252,6 +275,8 @@ class IngestSession:
     @property
     def due(self) -> float | None:
         """Seconds without a message after which `tick` has something to do; None if there is nothing."""
+        if self._taken:
+            return QUIET_SECONDS
         arrivals, now = list(self._arrivals.values()), self._clock.monotonic()
         waits = [
             each.partial.wait(each.asked) - (now - each.waiting_since) for each in arrivals if each.partial.unsynced
@@ -270,6 +295,10 @@ class IngestSession:
 
     def close(self) -> None:
         """The session has ended: make received bytes durable."""
+        try:
+            self._record_taken()
+        except Exception as error:  # noqa: BLE001 - these receipts are sent again, and confirmed again
+            log.warning("site %s: confirmations are not recorded: %s", self.site, told(error))
         for arrival in self._arrivals.values():
             self._close(arrival)
         self._arrivals.clear()

@@ -147,8 +147,9 @@ class IngestStore(EpochKeys, Protocol):
         released when the same is received. Of one site a limited number is parked. Never raises."""
         ...
 
-    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
-        """Record that this receipt (SHA-256 of its signed bytes) is durable at the site. Unknown ones are ignored."""
+    def record_delivered(self, site: SiteName, *receipts: Digest) -> None:
+        """Record that these receipts (SHA-256 of their signed bytes) are durable at the site. Unknown ones are
+        ignored."""
         ...
 
     def requested_parts(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:

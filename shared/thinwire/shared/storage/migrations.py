@@ -72,15 +72,11 @@ def unfinished_copy(place: Place, schema: Schema, empty: Callable[[Connection], 
     engine = engine_of(place)
     with _closed(engine):
         with translated(), engine.begin() as connection:
-            if not inspect(connection).has_table(_UNFINISHED):
+            if not has_unfinished(connection):
                 if version_of(connection) is not None:
                     raise BadConfiguration("the database already holds a hub", "Name an empty database.")
                 _excluded(connection)
-                connection.execute(text(f"CREATE TABLE {_UNFINISHED} (version INTEGER)"))
-                schema.tables.create_all(connection)
-                empty(connection)
-                _alembic(command.stamp, connection, schema)
-                _number(connection, schema.version)
+                _begin_copy(connection, schema, empty)
             elif connection.scalar(_VERSION) != f"{schema.version:04}":
                 raise BadConfiguration(
                     "another version of thinwire began the copy into this database", "Empty the database, then repeat."
@@ -97,36 +93,76 @@ def is_unfinished(place: Place) -> bool:
     """Whether rows were copied into a database and `finish_copy` was not reached."""
     engine = engine_of(place)
     with _closed(engine), translated(), engine.connect() as connection:
-        return inspect(connection).has_table(_UNFINISHED)
+        return has_unfinished(connection)
 
 
-def require_unused(place: Place) -> None:
-    """Raises BadConfiguration where a process uses a PostgreSQL database."""
+def has_unfinished(connection: Connection) -> bool:
+    """As `is_unfinished`."""
+    return inspect(connection).has_table(_UNFINISHED)
+
+
+@contextlib.contextmanager
+def alone_in(place: Place, act: str) -> Iterator[None]:
+    """As `Database.alone`, also for a PostgreSQL database without tables."""
+    if isinstance(place, Path):
+        yield
+        return
+    engine = engine_of(place)
+    with _closed(engine), Database(None, engine).alone(act):
+        yield
+
+
+@contextlib.contextmanager
+def excluding(place: Place) -> Iterator[Connection]:
+    """One transaction of a database while no other process uses PostgreSQL; from SQLite's file the caller's lock keeps
+    them. Raises BadConfiguration where one does."""
     engine = engine_of(place)
     with _closed(engine), translated(), engine.begin() as connection:
-        _excluded(connection)
+        if _excluded(connection) and is_postgresql(connection):
+            # The caller may do other work between two statements.
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        yield connection
 
 
-def drop_tables(place: Place, schema: Schema) -> None:
-    """Empty a PostgreSQL database of the hub, finished or not. Raises BadConfiguration where a process uses it."""
-    engine = engine_of(place)
-    with _closed(engine), translated(), engine.begin() as connection:
-        _excluded(connection)
+@contextlib.contextmanager
+def replacing(place: str, schema: Schema, empty: Callable[[Connection], object]) -> Iterator[Connection]:
+    """As `excluding`, for what is read before a PostgreSQL database is replaced: when the block ends, the same
+    transaction makes it an unfinished copy without rows, so that no process finds it empty, or in use, in between."""
+    with excluding(place) as connection:
+        yield connection
         schema.tables.drop_all(connection)
         for name in ("alembic_version", _UNFINISHED):
             connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+        _begin_copy(connection, schema, empty)
+
+
+def _begin_copy(connection: Connection, schema: Schema, empty: Callable[[Connection], object]) -> None:
+    connection.execute(text(f"CREATE TABLE {_UNFINISHED} (version INTEGER)"))
+    schema.tables.create_all(connection)
+    empty(connection)
+    _alembic(command.stamp, connection, schema)
+    _number(connection, schema.version)
 
 
 def open_database(place: Place, schema: Schema) -> Database:
     """A database of this version. Raises BadConfiguration for one that is missing or of another version, DatabaseBusy.
-    Every later connection to PostgreSQL raises the same."""
+    Every later connection to PostgreSQL raises the same, also for tables that are not those of the first one: a process
+    that lost its connections knows of no restore."""
     _require(_found(place, schema), schema)
     engine = engine_of(place)
     if isinstance(place, Path):
         return Database(place, engine)
+    first: list[int] = []
 
     def check(cursor: Any) -> None:
-        _require(int(cursor.execute("SELECT version_num FROM alembic_version").fetchone()[0]), schema)
+        query = f"SELECT version_num, tableoid::bigint, to_regclass('{_UNFINISHED}') IS NULL FROM alembic_version"
+        version, table, is_finished = cursor.execute(query).fetchone()
+        if not is_finished:
+            raise _unfinished()
+        _require(int(version), schema)
+        first.append(table)
+        if table != first[0]:
+            raise BadConfiguration("the hub's database was restored since this process started", "Start it again.")
 
     return Database(None, held(engine, check))
 
@@ -153,7 +189,7 @@ def version_of(connection: Connection) -> int | None:
     """None for a database without tables. Raises StorageFailed."""
     names = inspect(connection).get_table_names()
     if _UNFINISHED in names:
-        raise BadConfiguration("the database holds an unfinished copy of a hub", "Repeat the `move` or `restore`.")
+        raise _unfinished()
     if "alembic_version" in names:
         number = connection.scalar(_VERSION)
         if not str(number).isdecimal():
@@ -162,6 +198,12 @@ def version_of(connection: Connection) -> int | None:
     if names and is_postgresql(connection):
         raise BadConfiguration("the database has tables of another program", "Make a database for the hub alone.")
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()) if names else None
+
+
+def _unfinished() -> BadConfiguration:
+    return BadConfiguration(
+        "the database holds an unfinished copy of a hub", "Let the `move` or `restore` end, or repeat it."
+    )
 
 
 _UNFINISHED = "unfinished_copy"

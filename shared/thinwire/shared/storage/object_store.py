@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -39,11 +40,14 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=10),
     "backoff": {"max_backoff": timedelta(seconds=1)},
 }
-_NOT_STORED = "See the state of the object store itself. Nothing was acknowledged, and the clinics keep their studies."
+NOT_STORED = "See the state of the object store itself. Nothing was acknowledged, and the clinics keep their studies."
 _BUCKET = "Create the bucket, or correct `blobs` in config.toml. Nothing was acknowledged."
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
 _FULL = re.compile(r"\b507\b|QuotaExceeded|StorageFull|InsufficientStorage|No space left|Disk quota")
 _STATUS = re.compile(r"status code: (\d{3})")
+_UNANSWERED = re.compile(r"status code: (?:408|429|5(?!07)\d\d)|kind: (?:Connect|Request|Timeout),")
+"""Of an error that concerns every object, as the library's errors tell it: there is no other sign of the kind."""
+_CUT = re.compile(r"kind: Interrupted,")
 
 
 class StoredObject(NamedTuple):
@@ -75,6 +79,28 @@ class ObjectStore:
         self._folder = folder
         self._monotonic = monotonic
         self._silent_until = 0.0
+        self._first: Callable[[], object] | None = None
+        self._proving = threading.RLock()
+        self._is_proving = False
+
+    def require(self, first: Callable[[], object]) -> None:
+        """first: asks this store whether it is the right one, before the first other request; it raises if not, and is
+        then called again before the next one."""
+        self._first = first
+
+    def prove(self) -> None:
+        """Call what `require` was given, unless it returned before."""
+        if self._first is None:
+            return
+        with self._proving:
+            if self._is_proving or self._first is None:
+                return
+            self._is_proving = True
+            try:
+                self._first()
+                self._first = None
+            finally:
+                self._is_proving = False
 
     def put(self, name: str, data: bytes, step: str) -> None:
         """Store an object, confirmed when this returns; one that is here with this content stays. Steps:
@@ -92,7 +118,7 @@ class ObjectStore:
         self._make_durable(name)
         self._disk.step(f"{step}.before_confirm")
         if not self._holds(name, data):
-            raise StorageFailed("the object store has something else than it was given", _NOT_STORED)
+            raise StorageFailed("the object store has something else than it was given", NOT_STORED)
         self._disk.step(f"{step}.done")
 
     def get(self, name: str) -> bytes | None:
@@ -188,6 +214,7 @@ class ObjectStore:
         """A request, with the store's errors as ours; FileNotFoundError and AlreadyExistsError are answers."""
         from obstore.exceptions import AlreadyExistsError, BaseError
 
+        self.prove()
         if (wait := self._silent_until - self._monotonic()) > 0:
             raise ObjectStoreBusy(f"the object store did not answer; it is asked again in {wait:.0f} s")
         try:
@@ -199,11 +226,10 @@ class ObjectStore:
                 raise StorageFailed("the object store has no such bucket", _BUCKET) from None
             raise
         except (BaseError, OSError) as error:
-            ours = _as_ours(error)
-            if isinstance(ours, ObjectStoreBusy):
+            if _UNANSWERED.search(str(error)):
                 self._silent_until = self._monotonic() + SILENCE
             # Without the cause, whose text has the address and may have a token.
-            raise ours from None
+            raise _as_ours(error) from None
 
 
 def _as_ours(error: Exception) -> ThinwireError:
@@ -217,8 +243,12 @@ def _as_ours(error: Exception) -> ThinwireError:
             "the object store refuses this hub",
             "Correct the credentials in the environment and their rights: read, write, list and delete.",
         )
-    status = _STATUS.search(text)
-    return ObjectStoreBusy("the object store does not answer" + (f" (status {status[1]})" if status else " in time"))
+    status = f" (status {found[1]})" if (found := _STATUS.search(text)) else ""
+    if _UNANSWERED.search(text):
+        return ObjectStoreBusy(f"the object store does not answer{status or ' in time'}")
+    if _CUT.search(text):
+        return ObjectStoreBusy("an answer of the object store was cut off")
+    return StorageFailed(f"the object store refuses a request, or its answer cannot be read{status}", NOT_STORED)
 
 
 def object_store(url: str, disk: Disk, patience: timedelta = PATIENCE) -> ObjectStore:

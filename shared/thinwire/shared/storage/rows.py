@@ -44,11 +44,17 @@ def different_table(source: Connection, target: Connection, tables: MetaData, pr
     for table in tables.sorted_tables:
         seen, total = 0, _count(source, table)
         for one, other in zip_longest(_pages(source, table), _pages(target, table)):
-            if one is None or other is None or list(map(tuple, one)) != list(map(tuple, other)):
+            if one is None or other is None or list(map(_alike, one)) != list(map(_alike, other)):
                 return table.name
             seen += len(one)
             progress(f"rows of {table.name} compared", seen, total)
     return None
+
+
+def _alike(row: Row[Any]) -> tuple[Any, ...]:
+    """PostgreSQL's text has another character for NUL (`database.alike`)."""
+    nul, other = "\0", "\N{REPLACEMENT CHARACTER}"
+    return tuple(value.replace(nul, other) if isinstance(value, str) else value for value in row)
 
 
 def _count(connection: Connection, table: Table) -> int:

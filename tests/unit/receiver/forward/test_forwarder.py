@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from tests.support.clock import START, FakeClock
 from tests.support.forwarded_hub import keep_study, next_plan
-from tests.support.hub_folder import Clinic
+from tests.support.hub_folder import Clinic, damage_blob
 from tests.support.machine_results import image_file
 from tests.support.programs import until
 from tests.support.scripted_peer import ScriptedPeer
@@ -25,13 +25,15 @@ from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import StudyEvent
+from thinwire.receiver.store.records import item_of
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
 from thinwire.receiver.store.tables import events
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import HubBusy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
-from thinwire.shared.storage.blobs import FolderBlobs
+from thinwire.shared.parked import FIRST_PAUSE
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "http://records"})
@@ -251,9 +253,7 @@ def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, 
     study = keep_study(hub, clinic, bundle, read=False)
     archive = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)
     assert archive is not None
-    for path in (hub.data / "blobs").rglob("?" * 64):
-        if path.read_bytes() == archive:
-            path.write_bytes(archive[:-1])
+    damage_blob(hub, digest(archive))
     peer = ScriptedPeer()
     drain(forwarder(hub, peer))
     (refused,) = queue_of(hub).all()
@@ -266,17 +266,31 @@ def test_a_study_that_cannot_be_read_stops_no_other_and_goes_when_its_part_comes
     studies = [keep_study(hub, clinic, bundle, image_file(seed), originals=False) for seed in (1, 2)]
     manifest = hub.store.plaintext(clinic.site, studies[0], Kind.MANIFEST)
     assert manifest is not None
-    FolderBlobs(hub.data / "blobs", hub.disk).path(digest(manifest)).write_bytes(manifest[:-1])
+    damage_blob(hub, digest(manifest))
     peer = ScriptedPeer()
     drain(forwarder(hub, peer, RECORDS))
     assert [each.study for each in queue_of(hub).all()] == [studies[1]]
     assert len(peer.given) == 1
     with hub.database.write() as connection:
-        forget(connection, digest(manifest), hub.clock.now())
+        forget(connection, clinic.site, digest(manifest), hub.clock.now())
     again = clinic.seal(Kind.MANIFEST, studies[0], manifest)
     hub.pipeline().put(clinic.site, again.object, again.header, manifest, False)
     drain(forwarder(hub, peer, RECORDS))
     assert len(peer.given) == 2
+
+
+def test_a_parked_study_whose_site_another_worker_plans_for_is_left_to_it(
+    hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
+) -> None:
+    study = keep_study(hub, clinic, bundle, read=False)
+    each = forwarder(hub, ScriptedPeer())
+    drain(each)
+    hub.store.parked.park(f"forward {PACS.name}", item_of(clinic.site, study), HubBusy("a test"))
+    clock.advance(FIRST_PAUSE)
+    with queue_of(hub).take_site(PACS.name, clinic.site):
+        assert not each.work()
+    assert each.work()
+    assert not each.work()
 
 
 def test_a_study_that_breaks_the_peer_is_tried_again_later_and_stops_no_other(

@@ -20,11 +20,9 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.operations.backup import REPLACED, back_up, restore
 from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.operations.move import move
-from thinwire.receiver.store.tables import HUB
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.storage.durable import Disk
-from thinwire.shared.storage.migrations import drop_tables
 
 
 def silent(*_: object) -> None:
@@ -103,10 +101,9 @@ def test_a_move_is_repeated_after_a_power_cut_at_any_step(data: Path, place: Pla
     move_to(place, shutil.copytree(data, tmp_path / "other"), Disk(steps, reserve=0))
     # Each copy takes a second: of the steps of the blobs the first, and those around the settings.
     for name in dict.fromkeys([steps.passed[0], *(name for name in steps.passed if name.startswith("move."))]):
-        drop_tables(place.database, HUB)
         cut = shutil.copytree(data, tmp_path / "cut" / name)
-        with bucket() as blobs:
-            new = place._replace(blobs=blobs)
+        with bucket() as blobs, server().database() as database:
+            new = Place(server().url(database), blobs)
             with pytest.raises(PowerCut):
                 move_to(new, cut, Disk(Fuse((name, 1)), reserve=0))
             try:

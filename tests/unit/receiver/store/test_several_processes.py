@@ -211,8 +211,20 @@ def test_an_item_that_another_process_parked_is_released(hub: Hub, clock: FakeCl
     there.park("receiving", "north-valley/ab", OSError())
     here.release("receiving", "north-valley/ab")
     clock.advance(COMPARED)
-    here.release("link status", "")
+    here.release("receiving", "north-valley/cd")
     assert there.items() == []
+
+
+def test_a_loop_that_another_process_parked_stays_parked(hub: Hub, clock: FakeClock) -> None:
+    here, there = (ParkedItems(hub.database, parked, clock) for _ in range(2))
+    there.park("inference", "", OSError())
+    assert here.waits("inference") == set()
+    for item in ("", "north-valley/ab"):
+        clock.advance(COMPARED)
+        here.release("inference", item)
+    assert [each.item for each in here.items()] == [""]
+    there.release("inference", "")
+    assert here.items() == []
 
 
 def test_what_is_parked_anew_after_a_success_stays(hub: Hub, clock: FakeClock) -> None:

@@ -204,7 +204,7 @@ def test_a_part_that_is_damaged_at_the_hub_is_requested_again_in_the_same_stream
     first = one(ingest.receive(offer(originals, number=2, first=len(originals)))).receipt.signed
     assert ingest.new_messages() == []
     with ends.hub.database.write() as connection:
-        forget(connection, digest(STUDY.source), ends.clock.now())
+        forget(connection, SITE, digest(STUDY.source), ends.clock.now())
     assert one(ingest.new_messages()).tier_request.kind == Kind.ORIGINALS
     ends.clock.advance(1)
     again = one(ingest.receive(offer(originals, number=3, first=len(originals)))).receipt.signed
