@@ -218,8 +218,8 @@ def test_forwarding(
 
 @at_each(
     (HubPipeline, "put", lambda _self, _site, _object, header, *_: header.study),
-    (Store, "put", lambda _self, part: part.header.study),
-    (Store, "stored_receipt", lambda _self, _site, name: name),
+    (Store, "put", lambda _self, part, *_: part.header.study),
+    (Store, "admit", lambda _self, _site, name, *_: name),
     (FolderInbox, "open", lambda _self, _site, name, *_: name),
     (FilePartial, "append", lambda self, _: digest_of(self)),
     (FilePartial, "sync", lambda self: digest_of(self)),

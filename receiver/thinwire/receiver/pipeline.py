@@ -100,7 +100,15 @@ class HubPipeline:
 
     # Ingest.
 
-    def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:
+    def put(
+        self,
+        site: SiteName,
+        object: Digest,
+        header: EnvelopeHeader,
+        plaintext: bytes,
+        urgent: bool,
+        admitted: bool = False,
+    ) -> bytes:
         """As `IngestStore.put`: examined, then stored with its receipt; a graph then waits for inference."""
         try:
             verify_key = self._enrolment.verify_key(site, header.epoch)
@@ -111,7 +119,7 @@ class HubPipeline:
                 if self.store.tombstone(site, header.study) is None:
                     self._quarantine.add(site, header.study, object, plaintext, error)
             raise
-        receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
+        receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent), admitted)
         if isinstance(content, FusedGraph) and len(self._decoded) < MOST_DECODED:
             self._decoded[header.study, digest(plaintext)] = content
         self._received(site, object)
@@ -158,8 +166,11 @@ class HubPipeline:
     def check_room(self, site: SiteName, size: int) -> None:
         self.store.check_room(site, size)
 
-    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
-        self.store.check_wanted(site, study)
+    def admit(self, site: SiteName, object: Digest, study: StudyKey, size: int) -> bytes | None:
+        known = self.store.admit(site, object, study, size)
+        if known is not None:
+            self._received(site, object)
+        return known
 
     def audit_head(self) -> bytes:
         return self._audit.signed_head()

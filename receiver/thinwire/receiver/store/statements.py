@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Select, Update, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Delete, Insert, Select, Update, delete, exists, insert, select, update
 
 from thinwire.receiver.store.queries import of_study
 from thinwire.receiver.store.tables import (
@@ -32,13 +32,26 @@ def _receipt_of(site: Any, object: Any) -> Select[Any]:
 
 
 @prepared
+def before(site: Any, study: Any, object: Any) -> Select[Any]:
+    """As `known_of`, the first two columns."""
+    return select(*_before(site, study, object))
+
+
+def _before(site: Any, study: Any, object: Any) -> list[ColumnElement[Any]]:
+    asked = select(studies.c.urgent_asked).where(of_study(studies, site, study))
+    return [
+        _receipt_of(site, object).scalar_subquery().label("receipt"),
+        asked.scalar_subquery().label("urgent_asked"),
+    ]
+
+
+@prepared
 def known_of(site: Any, study: Any, object: Any, kind: Any, epoch: Any, blob: Any) -> Select[Any]:
     """One row of what the hub has before it stores a part: the `receipt` of the same object; `urgent_asked` of the
     study and the `base` to which it is added; whether its kind is `requested`; when the epoch was `used_at`; the state
     of the blob among the `removed`. None for what there is not."""
     return select(
-        _receipt_of(site, object).scalar_subquery().label("receipt"),
-        select(studies.c.urgent_asked).where(of_study(studies, site, study)).scalar_subquery().label("urgent_asked"),
+        *_before(site, study, object),
         select(additions.c.base).where(of_study(additions, site, study)).scalar_subquery().label("base"),
         exists().where(of_study(requests, site, study), requests.c.kind == kind).label("requested"),
         select(epoch_uses.c.used_at)

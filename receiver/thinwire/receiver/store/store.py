@@ -28,6 +28,7 @@ from thinwire.receiver.store.additions import (
     announce,
     base_of,
     check_added,
+    is_corrected,
     read_additions,
 )
 from thinwire.receiver.store.claims import DRAFT, PREDICT, Claim, Claims
@@ -63,7 +64,7 @@ from thinwire.receiver.store.waiting import undrafted, undrafted_rows, untriaged
 from thinwire.receiver.store.worklist_rows import keep, keep_each
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
-from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
+from thinwire.shared.errors import Forged, HubBusy, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros
@@ -125,23 +126,43 @@ class Store(StudyQueries):
         with self._database.read() as connection:
             return frozenset(connection.scalars(query))
 
-    def put(self, part: OpenedPart, found_here: bool = False) -> bytes:
+    def admit(self, site: SiteName, object: Digest, study: StudyKey, size: int) -> bytes | None:
+        """As `IngestStore.admit`."""
+        with self._database.read() as connection:
+            known = statements.before(connection, site, study, object).one()
+            if known.receipt is None:
+                self._check(connection, site, study, size, known.urgent_asked is None)
+                return None
+        return self.stored_receipt(site, object)
+
+    def put(self, part: OpenedPart, admitted: bool = False, found_here: bool = False) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
         returns. Returns the receipt that counts: of an object that is stored already, the first one.
 
-        found_here: the hub had stored it before, so neither the site's access nor its limits count. Raises NotEnrolled
-        for a revoked site, LimitReached, BadManifest for added files that are a study of their own, StudyErased for a
-        study that was removed, HubBusy; nothing is then stored."""
-        mine = {"site": part.site, "study": part.header.study}
-        size, named = sealed_size(len(part.plaintext), part.header.chunk_log2), digest(part.plaintext)
-        with self._database.read() as connection:
-            known = _known(connection, part, named)
-            # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
-            if not found_here and known.receipt is None:
-                self._check(connection, part, size, known.urgent_asked is None)
-        if known.removed == RemovedBlob.GONE:
+        admitted: `admit` was asked a moment ago. found_here: the hub had stored it before, so neither the site's access
+        nor its limits count. Raises NotEnrolled for a revoked site, LimitReached, BadManifest for added files that are
+        a study of their own, StudyErased for a study that was removed, HubBusy; nothing is then stored."""
+        size = sealed_size(len(part.plaintext), part.header.chunk_log2)
+        adds = isinstance(part.content, Manifest) and part.content.added is not None
+        # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
+        if not found_here and (adds or not admitted):
+            with self._database.read() as connection:
+                known = statements.before(connection, part.site, part.header.study, part.object).one()
+                if known.receipt is None:
+                    self._check_part(connection, part, size, known.urgent_asked is None)
+        signed = self._put(part, size, found_here)
+        if signed is None:
+            # The blob was removed once: its row goes before the blob is written, so that nothing removes it again.
             with self._database.write(turn=part.site) as connection:
-                write_again(connection, named, self._clock.now())
+                write_again(connection, digest(part.plaintext), self._clock.now())
+            signed = self._put(part, size, found_here)
+        if signed is None:
+            raise HubBusy("the same content was removed a moment ago")
+        return signed
+
+    def _put(self, part: OpenedPart, size: int, found_here: bool) -> bytes | None:
+        """None, and nothing is stored, for a blob that was removed."""
+        mine = {"site": part.site, "study": part.header.study}
         # Outside of a transaction: an object store may take long.
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
@@ -149,9 +170,11 @@ class Store(StudyQueries):
             known = _known(connection, part, blob)
             if known.receipt is not None:
                 return bytes(known.receipt)
+            if known.removed == RemovedBlob.GONE:
+                return None
             is_new = known.urgent_asked is None
             if not found_here:
-                self._check(connection, part, size, is_new)
+                self._check_part(connection, part, size, is_new)
             refuse_erased(connection, part.site, part.header.study)
             at = self._clock.now()
             name_again(connection, blob, known.removed)
@@ -181,22 +204,21 @@ class Store(StudyQueries):
                 statements.answer_request(connection, part.site, part.header.study, row["kind"])
             keep(connection, part.site, part.header.study)
             added = part.content.added if isinstance(part.content, Manifest) else None
-            if (base := known.base if added is None else base_of(connection, **mine)) is not None:
+            if (base := known.base if added is None else base_of(connection, part.site, part.header.study)) is not None:
                 announce(connection, part.site, base, at)
         self._step("store.put.committed")
         return signed
 
-    def _check(self, connection: Connection, part: OpenedPart, size: int, is_new: bool) -> None:
-        """is_new: whether it is the study's first part. Raises NotEnrolled, StudyErased, LimitReached, BadManifest."""
-        refuse_erased(connection, part.site, part.header.study)
+    def _check_part(self, connection: Connection, part: OpenedPart, size: int, is_new: bool) -> None:
+        """As `_check`; and raises BadManifest."""
+        self._check(connection, part.site, part.header.study, size, is_new)
         if isinstance(part.content, Manifest) and part.content.added is not None:
             check_added(connection, part.site, part.header.study, part.content.added)
-        check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
 
-    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
-        """As `IngestStore.check_wanted`."""
-        with self._database.read() as connection:
-            refuse_erased(connection, site, study)
+    def _check(self, connection: Connection, site: SiteName, study: StudyKey, size: int, is_new: bool) -> None:
+        """is_new: whether it is the study's first part. Raises NotEnrolled, StudyErased, LimitReached."""
+        refuse_erased(connection, site, study)
+        check_share(connection, site, size, is_new, self._quota, self._clock.now())
 
     def limits(self, site: SiteName) -> Mapping[Limit, int]:
         """The limits of a site."""
@@ -557,7 +579,7 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
             ]
             if content.added is not None:
                 add(connection, mine["site"], mine["study"], content.added)
-            elif not any(each.decision is Decision.TAKEN for each in read_additions(connection, **mine)):
+            elif not is_corrected(connection, mine["site"], mine["study"]):
                 statements.set_patient(connection, mine["site"], mine["study"], patient_of(content))
             statements.forget_listed(connection, mine["site"], mine["study"])
             if entries:

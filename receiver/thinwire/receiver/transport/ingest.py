@@ -335,23 +335,17 @@ class IngestSession:
             return [self._refusal(offer, error)]
 
     def _begin(self, offer: wire.Offer) -> list[wire.Down]:
-        known = self._store.stored_receipt(self.site, Digest(offer.object))
-        if known is not None:
-            self._inbox.forget(self.site, Digest(offer.object))
-            return [self._receipt(known)]
         if offer.head.startswith(_RECORD_MAGIC):
             return self._epoch_record(offer)
         header = peek(offer.head)
         limit = self._limits.sizes.get(header.kind, 0)
         if offer.size > limit:
             raise BadFormat(f"an object of kind {header.kind} with {offer.size} bytes, over the limit of {limit}")
+        if (known := self._admit(offer, header)) is not None:
+            self._inbox.forget(self.site, Digest(offer.object))
+            return [self._receipt(known)]
         if self._store.epoch_key(self.site, header.epoch) is None:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
-        try:
-            self._store.check_wanted(self.site, header.study)
-        except StudyErased:
-            self._inbox.forget(self.site, Digest(offer.object))
-            raise
         if len(offer.head) == offer.size:
             down = self._finish(offer, header, offer.head)
             # An earlier transfer may have begun in chunks.
@@ -368,6 +362,13 @@ class IngestSession:
         )
         arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
+
+    def _admit(self, offer: wire.Offer, header: EnvelopeHeader) -> bytes | None:
+        try:
+            return self._store.admit(self.site, Digest(offer.object), header.study, offer.size)
+        except StudyErased:
+            self._inbox.forget(self.site, Digest(offer.object))
+            raise
 
     def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
         if len(offer.head) != offer.size or offer.size > MAX_RECORD:
@@ -426,8 +427,10 @@ class IngestSession:
         return _progress(arrival.offer.number, arrival.acknowledged)
 
     def _end(self, arrival: IncomingTransfer) -> wire.Down:
+        # Minutes or days have passed since the offer.
+        known = self._store.admit(self.site, Digest(arrival.offer.object), arrival.header.study, arrival.offer.size)
         with arrival.partial.content() as sealed:
-            down = self._finish(arrival.offer, arrival.header, sealed)
+            down = self._finish(arrival.offer, arrival.header, sealed) if known is None else self._receipt(known)
         arrival.partial.discard()
         del self._arrivals[arrival.offer.number]
         return down
@@ -440,7 +443,7 @@ class IngestSession:
         if opened != header:
             raise Forged("the first bytes of an offer are not those of its object")
         self._disk.step("ingest.put.before")
-        receipt = self._store.put(self.site, object, opened, plaintext, offer.urgent)
+        receipt = self._store.put(self.site, object, opened, plaintext, offer.urgent, True)
         self._disk.step("ingest.put.done")
         self.stored += 1
         return self._receipt(receipt)

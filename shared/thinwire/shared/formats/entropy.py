@@ -109,7 +109,7 @@ class _Flag:
 
     def __init__(self) -> None:
         self.symbols, self._table = np.zeros(1, np.int32), np.zeros((1, 2), np.float32)
-        self.symbol, self._weights = memoryview(self.symbols), memoryview(self._table.reshape(2))
+        self.symbol, self._weights = self.symbols.data, self._table.reshape(2).data
 
     def of(self, chance: int) -> NDArray[np.float32]:
         """The table of a chance, until the next call."""

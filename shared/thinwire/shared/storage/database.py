@@ -154,7 +154,10 @@ class Database:
             try:
                 yield
             finally:
-                # The lock is the connection's, which must not go back to the pool with it.
+                # The lock is the connection's, which must not go back to the pool with it. Its end alone would free the
+                # lock too, a moment later.
+                with contextlib.suppress(DBAPIError):
+                    connection.execute(select(func.pg_advisory_unlock(_ALONE, _key(act))))
                 connection.invalidate()
 
     def faults(self) -> list[str]:

@@ -210,7 +210,7 @@ def test_a_restored_backup_brings_no_erased_study_back(
         assert listed(hub) == set()
         for each in (parts, late):
             with pytest.raises(StudyErased):
-                hub.store.check_wanted(clinic.site, each.study)
+                hub.store.admit(clinic.site, each.graph.object, each.study, 1)
         assert digest(parts.originals.plaintext).hex() not in blobs(data)
         assert found(hub) == []
         # The next backup loses the parts as well.

@@ -6,7 +6,16 @@ import pytest
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.erasure import erase
-from thinwire.receiver.transport.ingest import HEAD_SECONDS, PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
+from thinwire.receiver.store.store import Store
+from thinwire.receiver.transport.ingest import (
+    HEAD_SECONDS,
+    MOST_TAKEN,
+    PROGRESS_SECONDS,
+    QUIET_SECONDS,
+    IncomingObject,
+    IngestSession,
+    status_of,
+)
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
@@ -182,6 +191,29 @@ def test_news_whose_reading_failed_is_told_by_the_next_attempt(
     assert receipt.receipt.signed == signed
     assert request.tier_request.kind == Kind.PREVIEW
     assert listens.new_messages() == []
+
+
+def test_confirmations_that_come_at_once_are_recorded_at_once(
+    ends: TwoEnds, ingest: IngestSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts: list[int] = []
+    record = Store.record_delivered
+    monkeypatch.setattr(Store, "record_delivered", lambda *given: (acts.append(len(given) - 2), record(*given)))
+    taken = []
+    for number in (1, 2):
+        data = sealed(ends, Kind.GRAPH, b"graph %d" % number)
+        signed = one(ingest.receive(offer(data, number, first=len(data)))).receipt.signed
+        taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
+    assert not ingest.note(offer(data))
+    assert all(map(ingest.note, taken))
+    assert (acts, ingest.due) == ([], QUIET_SECONDS)
+    assert ingest.tick() == []
+    assert acts == [2]
+    assert ends.store.undelivered_receipts(SITE) == []
+    # What waits when the stream ends is recorded too; more than a few do not wait.
+    assert [ingest.note(taken[0]) for _ in range(MOST_TAKEN + 1)] == [True] * MOST_TAKEN + [False]
+    ingest.close()
+    assert acts == [2, MOST_TAKEN]
 
 
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
