@@ -154,7 +154,7 @@ class WorkersLive(RuleBasedStateMachine):
             self.finishes(0)
             self.each_result_is_told_once()
             assert self.hub.store.untriaged() == []
-            self.hub.store.claims.begin(alone=True)
+            self.hub.store.claims.begin(alone=self.clock.now())
             with self.hub.database.read() as connection:
                 assert connection.scalar(select(func.count()).select_from(claims)) == 0
         finally:

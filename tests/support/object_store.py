@@ -32,6 +32,7 @@ class Fault(Enum):
     BUSY = 503
     FULL = 507
     REFUSED = 403
+    BAD = 400
 
 
 @dataclass
@@ -108,7 +109,7 @@ def faulty_bucket() -> Iterator[Proxy]:
             if fault is Fault.NOTHING_STORED:
                 self._answer(200, [("ETag", '"0123456789abcdef0123456789abcdef"')], b"")
                 return
-            if fault in (Fault.BUSY, Fault.FULL, Fault.REFUSED):
+            if fault in (Fault.BUSY, Fault.FULL, Fault.REFUSED, Fault.BAD):
                 self._answer(fault.value, [], b"<Error><Code>AsTold</Code></Error>")
                 return
             if fault is Fault.ALTERED:

@@ -344,12 +344,13 @@ STATE = ("database", "blobs")
 
 
 def with_state(text: str, **values: str) -> str:
-    """The text of a settings file with these of STATE, and without others of them."""
-    tables = _TABLE.search(text)
-    end = len(text) if tables is None else tables.start()
+    """The text of a settings file with these of STATE, and without others of them, comments too: they may hold a
+    password."""
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items()]
-    lines += [line for line in text[:end].splitlines(keepends=True) if line.partition("=")[0].strip() not in STATE]
-    return "".join(lines) + text[end:]
+    return "".join(lines) + _OF_STATE.sub("", text)
 
 
-_TABLE = re.compile(r"^\s*\[", re.MULTILINE)
+_OF_STATE = re.compile(
+    rf"""^[ \t#]*["']?(?:{"|".join(STATE)})["']?[ \t]*=[ \t]*(?:\"{{3}}.*?\"{{3}}|'{{3}}.*?'{{3}}|)[^\n]*\n?""",
+    re.MULTILINE | re.DOTALL,
+)

@@ -47,8 +47,9 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
     host, _ = host_and_port(listen)
+    began = hub.clock.now()
     with working_lock(hub.data, serves=True) as alone:
-        begin(hub, alone)
+        begin(hub, began if alone else None)
         with hub.store.parked.guard(SWEEP):
             _sweep(hub)
         with contextlib.ExitStack() as services:
@@ -138,8 +139,8 @@ async def _serve(
             if web_server is not None:
                 await asyncio.to_thread(web_server.stop)
             await server.stop()
-            with hub.store.parked.guard(LINK_STATUS):
-                book.end(server.links())
+            # Beside the loop too: a database that does not answer holds up nothing else that ends.
+            await asyncio.to_thread(_end_links, hub, book, server.links())
             keys.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keys
@@ -179,3 +180,8 @@ def _record_links(hub: Hub, book: LinkBook, links: list[SiteLink]) -> bool:
     with hub.store.parked.guard(LINK_STATUS):
         held = book.write(links)
     return held
+
+
+def _end_links(hub: Hub, book: LinkBook, links: list[SiteLink]) -> None:
+    with hub.store.parked.guard(LINK_STATUS):
+        book.end(links)

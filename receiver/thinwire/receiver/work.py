@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.config import WorkKind
@@ -36,8 +37,9 @@ def work(hub: Hub, kinds: Set[WorkKind], metrics: str | None, ready: Callable[[]
 
     Raises BadConfiguration for an address that cannot be used, or while the hub is brought forward or restored.
     """
+    began = hub.clock.now()
     with working_lock(hub.data, serves=False) as alone, contextlib.ExitStack() as services:
-        begin(hub, alone)
+        begin(hub, began if alone else None)
         services.enter_context(recorded(hub, "work"))
         services.enter_context(hub.news.running())
         if metrics is not None:
@@ -63,12 +65,13 @@ async def _work(hub: Hub, kinds: Set[WorkKind], ready: Callable[[], None]) -> No
             task.cancel()
 
 
-def begin(hub: Hub, alone: bool) -> None:
-    """At the start of a process that serves or works. alone: no other does in this folder."""
+def begin(hub: Hub, alone: datetime | None) -> None:
+    """At the start of a process that serves or works. alone: who does so in this folder has begun later; None if others
+    may have."""
     require_place(hub)
     hub.database.require_sound()
     hub.store.parked.begin()
-    hub.store.claims.begin(alone and not hub.database.shared)
+    hub.store.claims.begin(None if hub.database.shared else alone)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,8 @@ COMPARED = 5.0
 """Seconds between two looks at what other processes parked of the items that this one has done."""
 MOST_COMPARED = 10_000
 """Items of one such look that are looked at again where the database did not answer."""
+MOST_KNOWN = 10_000
+"""Parked items that a process keeps in memory beside a database of several machines, where others release them."""
 _TURN = "parked"
 PROGRAM = metadata.version("thinwire")
 RETRIED = "*retried"
@@ -183,6 +185,12 @@ class ParkedItems:
             parked = ParkedItem(loop, item, told(error), now if before is None else before.since, times, due)
             self._known[key] = parked
             self._unwritten.add(key)
+            self._done.discard(key)
+            if self._database.shared and len(self._known) > MOST_KNOWN:
+                # Another process may have done the oldest. A release looks at the row also of one that is not known.
+                oldest = next((each for each in self._known if each not in self._unwritten), key)
+                if oldest != key:
+                    del self._known[oldest]
         log.error("%s: %s: %s", loop, "an item is parked" if item else "paused", parked.reason)
         self._write(parked)
 
@@ -193,7 +201,8 @@ class ParkedItems:
         with self._lock:
             done = {key} if self._known.pop(key, None) is not None else set()
             self._unwritten.discard(key)
-            if self._database.shared and not done:
+            # A loop itself is parked by each process for its own reason: another one's may still hold.
+            if self._database.shared and not done and item:
                 self._done.add(key)
                 if now - self._compared >= COMPARED:
                     done, self._done, self._compared = self._done, set(), now
@@ -282,7 +291,8 @@ class ParkedItems:
         rows = {(loop, row.item): _item(row) for row in found}
         with self._lock:
             rows |= {key: self._known[key] for key in self._unwritten if key[0] == loop}
-            self._known = {key: each for key, each in self._known.items() if key[0] != loop} | rows
+            kept = {key: each for key, each in self._known.items() if key[0] != loop or not key[1]}
+            self._known = kept | {key: each for key, each in rows.items() if key[1]}
         return list(rows.values())
 
     def _write(self, parked: ParkedItem) -> None:

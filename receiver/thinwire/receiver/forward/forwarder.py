@@ -80,17 +80,18 @@ class Forwarder:
             return True
 
     def _plan(self) -> bool:
-        name, again = self.target.name, self._parked.due(self._loop)
-        for item in again:
+        name, tried = self.target.name, False
+        for item in self._parked.due(self._loop):
             study = _study(item)
             with self._queue.take_site(name, study[0]) as claim:
                 # One that another worker plans for stays parked, and due.
                 if claim.pieces:
+                    tried = True
                     with self._parked.guard(self._loop, item):
                         self._queue.plan(name, None, [(study, self._content.items(self.target, study))], claim)
         site = self._queue.unplanned_site(name, self._planned)
         if site is None:
-            return bool(again)
+            return tried
         self._planned = site
         with self._queue.take_site(name, site) as claim:
             if claim.pieces and (fresh := self._queue.unplanned(name, site)) is not None:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData, delete
+from sqlalchemy import Connection, MetaData, delete, text
 
 from thinwire.receiver.store import full_text
 from thinwire.receiver.store.tables import HUB, TABLES, generations
@@ -31,6 +31,8 @@ def write_file(database: Database, path: Path, disk: Disk, name: str, progress: 
         copy_database(database.path, path, disk, name)
         return
     with database.read() as source:
+        # It holds nobody up, and waits while SQLite writes, at last for minutes while it indexes all words.
+        source.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         write_rows(source, path, disk, name, progress)
 
 

@@ -5,12 +5,12 @@ Names and meanings: docs/administration.md. Labels are sites, tiers, urgencies, 
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
-from sqlalchemy import Connection, case, exists, func, select
+from sqlalchemy import Connection, Table, case, exists, func, select
 
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
@@ -47,6 +47,8 @@ from thinwire.shared.storage.durable import Disk
 TRIAGE_BUCKETS = (1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 """Seconds from the first part of a study at the hub to a prediction."""
 _MICROS = 1_000_000
+SETTLED = 300 * _MICROS
+"""Longer than a transaction lasts that writes events or objects, and than clocks of two replicas differ."""
 
 
 @dataclass(frozen=True)
@@ -194,69 +196,84 @@ class Counts:
 
 
 class Totals:
-    """Counts over all that the hub ever stored: the first scrape reads all rows, a later one those since. Safe from any
-    thread."""
+    """Counts over all that the hub ever stored: the first scrape reads all rows, a later one those since. The newest
+    are counted anew each time, since another process may still commit a lower number. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._event = self._object = 0
-        """The numbers of the last event and object that are counted."""
-        self._stored: Counter[tuple[str, int]] = Counter()
-        self._bytes: Counter[tuple[str, int]] = Counter()
-        self._within = [0] * len(TRIAGE_BUCKETS)
-        self._predicted, self._seconds = 0, 0.0
+        self._settled = _Sums()
 
     def metrics(self, database: Database) -> list[Metric]:
-        with self._lock:
-            # Of PostgreSQL alone for a moment, so that no lower number follows.
-            with database.write() if database.shared else database.read() as connection:
-                last = connection.scalar(select(func.max(objects.c.number))) or 0, last_event(connection)
-            with database.read() as connection:
-                self._read_on(connection, *last)
-            key = ["site", "kind"]
-            names = [([site, Kind(kind).name.lower()], (site, kind)) for site, kind in sorted(self._stored)]
-            triage = HistogramMetricFamily(
-                "thinwire_triage_seconds", "From the first part of a study to each of its predictions."
-            )
-            buckets = [(str(float(edge)), n) for edge, n in zip(TRIAGE_BUCKETS, self._within, strict=True)]
-            triage.add_metric([], [*buckets, ("+Inf", self._predicted)], self._seconds)
-            return [
-                _gauge("thinwire_objects", "Sealed objects stored.", key, [(at, self._stored[k]) for at, k in names]),
-                _gauge(
-                    "thinwire_object_bytes",
-                    "Bytes of sealed objects stored.",
-                    key,
-                    [(at, self._bytes[k]) for at, k in names],
-                ),
-                triage,
-            ]
+        with self._lock, database.read() as connection:
+            settled = self._settled.copy()
+            settled.read_on(connection, *(_settled(connection, each) for each in (objects, events)))
+            now = settled.copy()
+            now.read_on(connection, connection.scalar(select(func.max(objects.c.number))) or 0, last_event(connection))
+            self._settled = settled
+        key = ["site", "kind"]
+        names = [([site, Kind(kind).name.lower()], (site, kind)) for site, kind in sorted(now.stored)]
+        triage = HistogramMetricFamily(
+            "thinwire_triage_seconds", "From the first part of a study to each of its predictions."
+        )
+        buckets = [(str(float(edge)), n) for edge, n in zip(TRIAGE_BUCKETS, now.within, strict=True)]
+        triage.add_metric([], [*buckets, ("+Inf", now.predicted)], now.seconds)
+        return [
+            _gauge("thinwire_objects", "Sealed objects stored.", key, [(at, now.stored[k]) for at, k in names]),
+            _gauge(
+                "thinwire_object_bytes", "Bytes of sealed objects stored.", key, [(at, now.bytes[k]) for at, k in names]
+            ),
+            triage,
+        ]
 
-    def _read_on(self, connection: Connection, last: int, event: int) -> None:
+
+@dataclass
+class _Sums:
+    """event, object: the numbers of the last event and object that are counted."""
+
+    event: int = 0
+    object: int = 0
+    stored: Counter[tuple[str, int]] = field(default_factory=Counter)
+    bytes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    within: Sequence[int] = (0,) * len(TRIAGE_BUCKETS)
+    predicted: int = 0
+    seconds: float = 0.0
+
+    def copy(self) -> "_Sums":
+        return replace(self, stored=Counter(self.stored), bytes=Counter(self.bytes))
+
+    def read_on(self, connection: Connection, last: int, event: int) -> None:
         """last, event: the numbers up to which objects and events are counted."""
-        fresh = events.c.number.between(self._event + 1, event)
+        fresh = events.c.number.between(self.event + 1, event)
         removed = events.c.event.in_([str(StudyEvent.DAMAGED), str(StudyEvent.ERASED)])
         if connection.scalar(select(exists().where(fresh, removed))):
             # Objects were removed, and their numbers are used again.
-            self._object = 0
-            self._stored.clear()
-            self._bytes.clear()
+            self.object = 0
+            self.stored.clear()
+            self.bytes.clear()
         stored = select(objects.c.site, objects.c.kind, func.count(), func.sum(objects.c.sealed_size))
         # With both bounds SQLite reads these rows alone, not an index in the order of the groups.
-        since = objects.c.number.between(self._object + 1, last)
+        since = objects.c.number.between(self.object + 1, last)
         stored = stored.where(since).group_by(objects.c.site, objects.c.kind)
         for site, kind, count, size in connection.execute(stored):
-            self._stored[site, kind] += count
-            self._bytes[site, kind] += size
+            self.stored[site, kind] += count
+            self.bytes[site, kind] += size
         seconds = (events.c.at - studies.c.received_at) / float(_MICROS)
         within = [func.coalesce(func.sum(case((seconds <= edge, 1), else_=0)), 0) for edge in TRIAGE_BUCKETS]
         mine = (studies.c.site == events.c.site) & (studies.c.study == events.c.study)
         query = select(func.count(), func.coalesce(func.sum(seconds), 0.0), *within).join_from(events, studies, mine)
         predicted = query.where(fresh, events.c.event == str(StudyEvent.PREDICTED))
         count, total, *below = connection.execute(predicted).one()
-        self._predicted += count
-        self._seconds += total
-        self._within = [before + more for before, more in zip(self._within, below, strict=True)]
-        self._object, self._event = last, event
+        self.predicted += count
+        self.seconds += total
+        self.within = [before + more for before, more in zip(self.within, below, strict=True)]
+        self.object, self.event = max(self.object, last), max(self.event, event)
+
+
+def _settled(connection: Connection, table: Table) -> int:
+    """The last number that was given SETTLED before the newest one: every lower one is committed."""
+    at, last = table.c.stored_at if table is objects else table.c.at, table.c.number.desc()
+    newest = connection.scalar(select(at).order_by(last).limit(1)) or 0
+    return connection.scalar(select(table.c.number).where(at < newest - SETTLED).order_by(last).limit(1)) or 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,8 @@ REMEMBERED = timedelta(days=400)
 
 SiteStudy = tuple[SiteName, StudyKey]
 Also = Callable[[Connection], object]
+Tombstones = dict[SiteName, tuple[int, datetime]]
+"""Their number by site, and the time of the newest."""
 
 
 def _never() -> bool:
@@ -80,6 +82,8 @@ class Retention:
 
     hub: Hub
     user: str = "serve"
+    swept: list[Tombstones] = field(default_factory=list)
+    """Those of the last two runs that read every refused object."""
 
     # Holds.
 
@@ -234,13 +238,11 @@ class Retention:
                     connection.execute(delete(removals).where(mine))
                     done.unmarked += 1
                     return
-            if not hub.database.shared:
-                # SQLite else leaves the bytes of removed rows in its file.
-                connection.exec_driver_sql("PRAGMA secure_delete = ON")
             keep = hub.settings.retention.signed_reports == "keep"
-            for each in erase(connection, site, study, mark.rule, now, keep):
-                why = f"rule {mark.rule}" if mark.rule else "asked for"
-                hub.audit.append(connection, self._message(Act.ERASED, site, each, detail=why))
+            with contextlib.nullcontext() if hub.database.shared else _overwriting(connection):
+                for each in erase(connection, site, study, mark.rule, now, keep):
+                    why = f"rule {mark.rule}" if mark.rule else "asked for"
+                    hub.audit.append(connection, self._message(Act.ERASED, site, each, detail=why))
         done.removed += 1
         hub.disk.step("retention.erase.committed")
 
@@ -267,7 +269,7 @@ class Retention:
 
     def _sweep(self) -> None:
         """Remove the parts of removed studies in transfer, and the refused ones."""
-        hub, newest = self.hub, self._newest_tombstones()
+        hub, erased_of = self.hub, self._tombstones()
         # Those of drives are in the folder of the machine that reads them.
         for inbox in (hub.inbox(), FolderInbox(hub.data / "carried", hub.disk, hub.clock)):
             for site, object, head in inbox.headers():
@@ -275,16 +277,20 @@ class Retention:
                     if self._is_erased(site, peek(head).study):
                         inbox.forget(site, object)
             inbox.sweep()
+        # Twice, since one may be refused while its study is removed. What comes later is not set aside.
+        if self.swept == [erased_of, erased_of]:
+            return
         quarantine = hub.quarantine()
         for each in quarantine.entries():
             if each.study is None:
                 # An earlier version did not record the study: such an object goes with the next removal of its site.
-                removed = newest.get(each.site)
-                erased = removed is not None and each.at <= removed
+                _, newest = erased_of.get(each.site, (0, None))
+                erased = newest is not None and each.at <= newest
             else:
                 erased = self._is_erased(each.site, each.study)
             if erased:
                 quarantine.remove(each)
+        self.swept[:] = [*self.swept[-1:], erased_of]
 
     def _sweep_damaged(self) -> None:
         """Remove damaged blobs that were set aside and that no object names: their study is not known any more, so they
@@ -299,10 +305,10 @@ class Retention:
         with self.hub.database.write(turn=LOOP) as connection:
             connection.execute(delete(removed_blobs).where(removed_blobs.c.state == str(RemovedBlob.GONE), old))
 
-    def _newest_tombstones(self) -> dict[SiteName, datetime]:
-        query = select(tombstones.c.site, func.max(tombstones.c.at)).group_by(tombstones.c.site)
+    def _tombstones(self) -> Tombstones:
+        query = select(tombstones.c.site, func.count(), func.max(tombstones.c.at)).group_by(tombstones.c.site)
         with self.hub.database.read() as connection:
-            return {SiteName(site): moment(at) for site, at in connection.execute(query)}
+            return {SiteName(site): (count, moment(at)) for site, count, at in connection.execute(query)}
 
     def _is_erased(self, site: str, study: bytes) -> bool:
         with self.hub.database.read() as connection:
@@ -337,6 +343,17 @@ class Retention:
             if len(rows) < PAGE:
                 return
             last = tuple(getattr(rows[-1], column.key) for column in key)
+
+
+@contextlib.contextmanager
+def _overwriting(connection: Connection) -> Iterator[None]:
+    """SQLite else leaves the bytes of removed rows in its file. Others use the connection afterwards."""
+    before = ("OFF", "ON", "FAST")[connection.exec_driver_sql("PRAGMA secure_delete").scalar_one()]
+    connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA secure_delete = {before}")
 
 
 class RetentionLoop:

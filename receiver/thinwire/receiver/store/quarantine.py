@@ -60,7 +60,7 @@ class ObjectQuarantine(ABC):
             log.warning("site %s: a refused object is not in quarantine: %s", site, failed)
 
     def entries(self) -> Iterator[RefusedObject]:
-        for site, name, modified in list(self._all()):
+        for site, name, modified in self._all():
             try:
                 reason = json.loads(self._read(site, name + _REASON))
                 key = bytes.fromhex(reason["study"])

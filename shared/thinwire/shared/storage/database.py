@@ -10,9 +10,9 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 _ALL, _ONE, _USED, _ALONE = range(0x7477, 0x747B)
 """Classes of PostgreSQL's advisory locks: of all writers, and of those with one turn; of every connection, which a
 change of the tables excludes; of acts that one process at a time does."""
+IDLE = "20s"
+"""Time in which a writer to PostgreSQL that does nothing keeps its locks, such as one whose machine is gone."""
 POOL = 16
 """Connections to PostgreSQL that a process keeps; as many more for a moment."""
 Place = Path | str
@@ -96,36 +98,39 @@ class Database:
         return self.path is None
 
     @contextlib.contextmanager
-    def write(self, turn: str | None = None) -> Iterator[Connection]:
+    def write(self, turn: str | Collection[str] | None = None) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains if the block raises.
 
-        turn: for PostgreSQL, what the transaction writes, such as a site. Transactions of one turn follow each other;
-        those of different turns go on at once; one without a turn is alone. SQLite has one writer at a time. Threads
-        of a process write to SQLite in the order in which they came: SQLite itself lets any of them go first, so that
-        one that writes without a pause would keep the others waiting.
+        turn: for PostgreSQL, what the transaction writes, such as a site, or several sites. Transactions of one turn
+        follow each other; those of different turns go on at once; one without a turn is alone. SQLite has one writer at
+        a time. Threads of a process write to SQLite in the order in which they came: SQLite itself lets any of them go
+        first, so that one that writes without a pause would keep the others waiting.
 
         Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long, or if the database
         does not answer: the transaction may then have been committed.
         """
-        with self._transaction(turn) as connection:
+        with self._transaction(frozenset([turn]) if isinstance(turn, str) else turn) as connection:
             told = connection.info[_TOLD] = Told()
             yield connection
         self.committed(told)
 
     @contextlib.contextmanager
-    def _transaction(self, turn: str | None) -> Iterator[Connection]:
+    def _transaction(self, turns: Collection[str] | None) -> Iterator[Connection]:
         if not self.shared:
             with self._turns.take(PATIENCE), translated(), self.engine.begin() as connection:
-                connection.execution_options(turn=turn)
+                connection.execution_options(turns=turns)
                 yield connection
             return
         with translated(), self.engine.begin() as connection:
-            if turn is None:
-                connection.execute(select(func.pg_advisory_xact_lock(_ALL, 0)))
+            idle = func.set_config("idle_in_transaction_session_timeout", IDLE, True)
+            if turns is None:
+                connection.execute(select(idle, func.pg_advisory_xact_lock(_ALL, 0)))
             else:
-                connection.execution_options(turn=turn)
-                mine = func.pg_advisory_xact_lock(_ONE, _key(turn))
-                connection.execute(select(func.pg_advisory_xact_lock_shared(_ALL, 0), mine))
+                connection.execution_options(turns=turns)
+                connection.execute(select(idle, func.pg_advisory_xact_lock_shared(_ALL, 0)))
+                # One after the other in one order, or two transactions may wait for each other.
+                for key in sorted(map(_key, turns)):
+                    _take(connection, _ONE, key)
             yield connection
 
     @contextlib.contextmanager
@@ -149,7 +154,10 @@ class Database:
             try:
                 yield
             finally:
-                # The lock is the connection's, which must not go back to the pool with it.
+                # The lock is the connection's, which must not go back to the pool with it. Its end alone would free the
+                # lock too, a moment later.
+                with contextlib.suppress(DBAPIError):
+                    connection.execute(select(func.pg_advisory_unlock(_ALONE, _key(act))))
                 connection.invalidate()
 
     def faults(self) -> list[str]:
@@ -184,20 +192,30 @@ class Database:
         self.engine.dispose()
 
 
-def prepared(build: Callable[..., Executable]) -> Callable[..., CursorResult[Any]]:
-    """A statement that is built once. `build` gets a parameter in place of each value; call the result with a
-    connection and the values. To build a statement and to find its text takes SQLAlchemy longer than SQLite takes to
-    execute it, so that this is for what is done with each object."""
-    names = [f"of_{name}" for name in inspect.signature(build).parameters]
+class Prepared:
+    """A statement that is built once; call it with a connection and the values. To build a statement and to find its
+    text takes SQLAlchemy longer than SQLite takes to execute it, so that this is for what is done with each object."""
 
-    @cache
-    def statement() -> Executable:
-        return build(*map(bindparam, names))
+    def __init__(self, build: Callable[..., Executable]) -> None:
+        self._names = [f"of_{name}" for name in inspect.signature(build).parameters]
+        self._build = build
 
-    def execute(connection: Connection, *values: Any) -> CursorResult[Any]:
-        return connection.execute(statement(), dict(zip(names, values, strict=True)))
+    @cached_property
+    def _statement(self) -> Executable:
+        return self._build(*map(bindparam, self._names))
 
-    return execute
+    def __call__(self, connection: Connection, *values: Any) -> CursorResult[Any]:
+        return connection.execute(self._statement, dict(zip(self._names, values, strict=True)))
+
+    def each(self, connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
+        """Once with the values of each row; without rows, nothing."""
+        if given := [dict(zip(self._names, values, strict=True)) for values in rows]:
+            connection.execute(self._statement, given)
+
+
+def prepared(build: Callable[..., Executable]) -> Prepared:
+    """build: gets a parameter in place of each value."""
+    return Prepared(build)
 
 
 _TOLD = "told"
@@ -286,8 +304,10 @@ def _engine_at(url: str) -> Engine:
     """PostgreSQL at a URL (postgresql+psycopg://USER@HOST/DATABASE). A lost commit is one that its disk lost: the
     server's settings fsync and full_page_writes stay on."""
     options = f"-c synchronous_commit=on -c lock_timeout={PATIENCE:.0f}s -c idle_in_transaction_session_timeout=120s"
-    # A server whose machine is gone sends no end of the connection.
-    quiet = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+    # A machine that is gone, at either end, sends no end of the connection.
+    quiet: dict[str, int] = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+    options += "".join(f" -c tcp_{name}={value}" for name, value in quiet.items())
+    quiet["tcp_user_timeout"] = 30_000
     try:
         if (parsed := make_url(url)).drivername != "postgresql+psycopg":
             raise BadConfiguration("the database is no postgresql+psycopg:// URL", _CORRECT)
@@ -343,13 +363,17 @@ def take_turn(connection: Connection, turn: str) -> None:
     """In a writing transaction of any turn: from here to its end, those that take this turn follow each other. Last in
     the transaction, or two may wait for each other. SQLite: writers follow each other anyway."""
     if is_postgresql(connection):
-        connection.execute(select(func.pg_advisory_xact_lock(_ONE, _key(turn))))
+        _take(connection, _ONE, _key(turn))
 
 
 def require_turn(connection: Connection, turn: str) -> None:
     """A guard against slips: raises AssertionError in a transaction of another turn."""
-    taken = connection.get_execution_options().get("turn")
-    assert taken in (None, turn), f"the transaction has the turn {taken!r}"
+    taken = connection.get_execution_options().get("turns")
+    assert taken is None or turn in taken, f"the transaction has the turns {sorted(taken)}"
+
+
+def _take(connection: Connection, of: int, key: int) -> None:
+    connection.execute(select(func.pg_advisory_xact_lock(of, key)))
 
 
 def _key(name: str) -> int:
@@ -497,9 +521,9 @@ def _of_sqlite(error: sqlite3.Error) -> Exception | None:
 _FULL, _READ_ONLY, _DAMAGED = ("53100",), ("25006", "58030", "42501"), ("XX001", "XX002")
 _LOST = ("OperationalError", "InterfaceError", "ConnectionTimeout")
 """The driver's errors without SQLSTATE for a connection that cannot be made or was lost."""
-_BUSY = ("08", "40", "53", "55P03", "57")
-"""SQLSTATEs (PostgreSQL, Appendix A), or the classes with which they begin: no connection, a rollback for another's
-sake, no resources, a lock in use, a server that stops or starts."""
+_BUSY = ("08", "25P03", "40", "53", "55P03", "57")
+"""SQLSTATEs (PostgreSQL, Appendix A), or the classes with which they begin: no connection, a transaction that did
+nothing for too long, a rollback for another's sake, no resources, a lock in use, a server that stops or starts."""
 
 
 def _of_postgresql(error: BaseException | None) -> Exception | None:

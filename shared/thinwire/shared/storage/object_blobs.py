@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Iterator
 
-from thinwire.shared.errors import BadFormat
+from thinwire.shared.errors import BadFormat, StorageFailed
 from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.storage.blobs import Blobs, name_of
-from thinwire.shared.storage.object_store import ObjectStore
+from thinwire.shared.storage.object_store import NOT_STORED, ObjectStore
 
 
 class ObjectBlobs(Blobs):
@@ -49,11 +49,7 @@ class ObjectBlobs(Blobs):
     def is_whole(self, name: Digest, size: int | None = None) -> bool:
         if size is not None and self.size(name) != size:
             return False
-        found = None
-        for piece in self.stream(name):
-            found = found or hashlib.sha256()
-            found.update(piece)
-        return found is not None and found.digest() == name
+        return _content(self.stream(name)) == name
 
     def remove(self, name: Digest, step: str) -> None:
         del step  # of the disk: a store removes at once
@@ -63,6 +59,9 @@ class ObjectBlobs(Blobs):
         assert isinstance(target, ObjectBlobs)
         del step
         self._store.copy(self._at(name), target._at(name))
+        # A damaged one has another content than its name says.
+        if _content(self.stream(name)) != _content(target.stream(name)):
+            raise StorageFailed("an object and its copy in the object store differ", NOT_STORED)
         self._store.remove([self._at(name)])
 
     def pages(self) -> Iterator[list[Digest]]:
@@ -72,3 +71,12 @@ class ObjectBlobs(Blobs):
     def remove_unfinished(self) -> int:
         """Nothing is half-written: an object is there whole, or not at all."""
         return 0
+
+
+def _content(pieces: Iterator[bytes]) -> bytes | None:
+    """SHA-256; None of an object that is missing."""
+    found = None
+    for piece in pieces:
+        found = found or hashlib.sha256()
+        found.update(piece)
+    return None if found is None else found.digest()

@@ -40,11 +40,14 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=10),
     "backoff": {"max_backoff": timedelta(seconds=1)},
 }
-_NOT_STORED = "See the state of the object store itself. Nothing was acknowledged, and the clinics keep their studies."
+NOT_STORED = "See the state of the object store itself. Nothing was acknowledged, and the clinics keep their studies."
 _BUCKET = "Create the bucket, or correct `blobs` in config.toml. Nothing was acknowledged."
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
 _FULL = re.compile(r"\b507\b|QuotaExceeded|StorageFull|InsufficientStorage|No space left|Disk quota")
 _STATUS = re.compile(r"status code: (\d{3})")
+_UNANSWERED = re.compile(r"status code: (?:408|429|5(?!07)\d\d)|kind: (?:Connect|Request|Timeout),")
+"""Of an error that concerns every object, as the library's errors tell it: there is no other sign of the kind."""
+_CUT = re.compile(r"kind: Interrupted,")
 
 
 class StoredObject(NamedTuple):
@@ -115,7 +118,7 @@ class ObjectStore:
         self._make_durable(name)
         self._disk.step(f"{step}.before_confirm")
         if not self._holds(name, data):
-            raise StorageFailed("the object store has something else than it was given", _NOT_STORED)
+            raise StorageFailed("the object store has something else than it was given", NOT_STORED)
         self._disk.step(f"{step}.done")
 
     def get(self, name: str) -> bytes | None:
@@ -223,11 +226,10 @@ class ObjectStore:
                 raise StorageFailed("the object store has no such bucket", _BUCKET) from None
             raise
         except (BaseError, OSError) as error:
-            ours = _as_ours(error)
-            if isinstance(ours, ObjectStoreBusy):
+            if _UNANSWERED.search(str(error)):
                 self._silent_until = self._monotonic() + SILENCE
             # Without the cause, whose text has the address and may have a token.
-            raise ours from None
+            raise _as_ours(error) from None
 
 
 def _as_ours(error: Exception) -> ThinwireError:
@@ -241,8 +243,12 @@ def _as_ours(error: Exception) -> ThinwireError:
             "the object store refuses this hub",
             "Correct the credentials in the environment and their rights: read, write, list and delete.",
         )
-    status = _STATUS.search(text)
-    return ObjectStoreBusy("the object store does not answer" + (f" (status {status[1]})" if status else " in time"))
+    status = f" (status {found[1]})" if (found := _STATUS.search(text)) else ""
+    if _UNANSWERED.search(text):
+        return ObjectStoreBusy(f"the object store does not answer{status or ' in time'}")
+    if _CUT.search(text):
+        return ObjectStoreBusy("an answer of the object store was cut off")
+    return StorageFailed(f"the object store refuses a request, or its answer cannot be read{status}", NOT_STORED)
 
 
 def object_store(url: str, disk: Disk, patience: timedelta = PATIENCE) -> ObjectStore:

@@ -25,12 +25,15 @@ from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import StudyEvent
+from thinwire.receiver.store.records import item_of
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
 from thinwire.receiver.store.tables import events
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import HubBusy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
+from thinwire.shared.parked import FIRST_PAUSE
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "http://records"})
@@ -274,6 +277,20 @@ def test_a_study_that_cannot_be_read_stops_no_other_and_goes_when_its_part_comes
     hub.pipeline().put(clinic.site, again.object, again.header, manifest, False)
     drain(forwarder(hub, peer, RECORDS))
     assert len(peer.given) == 2
+
+
+def test_a_parked_study_whose_site_another_worker_plans_for_is_left_to_it(
+    hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
+) -> None:
+    study = keep_study(hub, clinic, bundle, read=False)
+    each = forwarder(hub, ScriptedPeer())
+    drain(each)
+    hub.store.parked.park(f"forward {PACS.name}", item_of(clinic.site, study), HubBusy("a test"))
+    clock.advance(FIRST_PAUSE)
+    with queue_of(hub).take_site(PACS.name, clinic.site):
+        assert not each.work()
+    assert each.work()
+    assert not each.work()
 
 
 def test_a_study_that_breaks_the_peer_is_tried_again_later_and_stops_no_other(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, event, func, insert, select
 
 from tests.contract.test_stored_databases import rows
 from tests.contract.test_stored_hub import as_it_was
@@ -48,6 +48,23 @@ def test_there_and_back(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         database.close()
     assert rows(back) == rows(file)
     assert found_version(back) == HUB.version
+
+
+def test_postgresql_waits_for_a_slow_file(file: Path, tmp_path: Path) -> None:
+    waited = list[object]()
+
+    def slow(*_: object) -> None:
+        if not waited:
+            waited.append(server().sql("SELECT pg_sleep(0.2)"))
+
+    with server().database() as name:
+        read_file(file, server().url(name), silent, silent)
+        database = open_database(server().url(name), HUB)
+        limit = "SET LOCAL idle_in_transaction_session_timeout = '50ms'"
+        event.listen(database.engine, "begin", lambda connection: connection.exec_driver_sql(limit))
+        write_file(database, tmp_path / "back.db", Disk(reserve=0), "test", slow)
+        database.close()
+    assert waited
 
 
 def test_an_interrupted_copy_is_no_database_and_goes_on(file: Path) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.both_databases import hub_on
 from tests.support.clock import FakeClock
 from tests.support.forwarded_hub import keep_study, next_due
 from tests.support.hub_folder import join
@@ -20,10 +21,11 @@ from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.operations import health
 from thinwire.receiver.operations.backup import record_taken
 from thinwire.receiver.operations.health import Health
-from thinwire.receiver.operations.metrics import Counts
+from thinwire.receiver.operations.metrics import Counts, Totals
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.pipeline import INFERENCE
 from thinwire.receiver.store.damage import forget
+from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.history import begin_generation
 from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.shared.crypto.envelope import Kind
@@ -90,6 +92,30 @@ def test_a_later_scrape_counts_what_came_since_and_what_was_damaged(hub: Hub, bu
     assert totals(ever)["thinwire_objects", "north-valley", "originals"] == 1
     hub.pipeline().put(clinic.site, put_again.object, put_again.header, last, False)
     assert totals(ever)["thinwire_objects", "north-valley", "originals"] == 2
+
+
+def test_a_scrape_waits_for_no_writer_and_counts_it_later(tmp_path: Path, bundle: Bundle, clock: FakeClock) -> None:
+    """Of another replica: its numbers are lower than those that were counted before it committed."""
+
+    def predicted(totals: Totals) -> float:
+        (triage,) = (each for each in totals.metrics(hub.database) if each.name == "thinwire_triage_seconds")
+        return next(each.value for each in triage.samples if each.name.endswith("_count"))
+
+    with hub_on("postgresql", tmp_path / "hub", bundle, clock) as data, open_hub(data, clock) as hub:
+        each = [join(hub, site) for site in ("north-valley", "south-ridge")]
+        studies = [(at.site, keep_study(hub, at, bundle, read=False)) for at in each]
+        totals = Totals()
+        clock.advance(400)
+        with hub.database.write(turn=studies[0][0]) as slow:
+            add_event(slow, *studies[0], StudyEvent.PREDICTED, clock.now())
+            with hub.database.write(turn=studies[1][0]) as quick:
+                add_event(quick, *studies[1], StudyEvent.PREDICTED, clock.now())
+            assert predicted(totals) == 1
+        assert predicted(totals) == predicted(totals) == 2
+        clock.advance(400)
+        with hub.database.write(turn=studies[0][0]) as connection:
+            add_event(connection, *studies[0], StudyEvent.DRAFTED, clock.now())
+        assert predicted(totals) == predicted(totals) == predicted(Totals()) == 2
 
 
 def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> None:

@@ -32,11 +32,12 @@ from thinwire.receiver.config import RetentionRule
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.operations.backup import back_up
 from thinwire.receiver.operations.retention import Retention
+from thinwire.receiver.store.quarantine import FolderQuarantine
 from thinwire.receiver.store.tables import TABLES, removed_blobs, tombstones
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, BadPayload, StudyErased, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
-from thinwire.shared.identifiers import SiteName, digest
+from thinwire.shared.identifiers import SiteName, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 
 
@@ -125,6 +126,45 @@ def test_parts_in_transfer_and_refused_ones_go_too(hub: Hub, clinic: Clinic, par
     assert len(list((hub.data / "quarantine" / clinic.site).iterdir())) == 2
 
 
+def test_refused_objects_are_read_again_only_after_a_removal(
+    hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(study: StudyKey) -> None:
+        refused = clinic.seal(Kind.GRAPH, study, b"no graph" + study)
+        with pytest.raises(BadPayload):
+            hub.pipeline().put(clinic.site, refused.object, refused.header, refused.plaintext, False)
+
+    def read(quarantine: FolderQuarantine, site: SiteName, name: str) -> bytes:
+        names.append(name)
+        return whole(quarantine, site, name)
+
+    names, whole, retention = list[str](), FolderQuarantine._read, Retention(hub)
+    monkeypatch.setattr(FolderQuarantine, "_read", read)
+    other = study_parts(clinic, bundle, 1)
+    arrives(hub, clinic, parts)
+    refuse(other.study)
+    for _ in range(3):
+        retention.run()
+    assert len(names) == 2
+    ask(hub, (clinic.site, parts.study))
+    for _ in range(3):
+        retention.run()
+    assert len(names) == 4
+    refuse(parts.study)  # it is removed: nothing of it is set aside
+    assert len(list((hub.data / "quarantine" / clinic.site).iterdir())) == 2
+
+
+def test_a_removal_leaves_the_connection_as_it_was(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    """To overwrite what is removed makes every other transaction slow."""
+    arrives(hub, clinic, parts)
+    ask(hub, (clinic.site, parts.study))
+    with hub.database.read() as connection:
+        connection.exec_driver_sql("PRAGMA secure_delete = OFF")
+    assert Retention(hub).run().removed == 1
+    with hub.database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 0
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_power_may_fail_at_every_step(engine: str, tmp_path: Path, bundle: Bundle, clock: FakeClock) -> None:
     with contextlib.ExitStack() as stack:
@@ -170,7 +210,7 @@ def test_a_restored_backup_brings_no_erased_study_back(
         assert listed(hub) == set()
         for each in (parts, late):
             with pytest.raises(StudyErased):
-                hub.store.check_wanted(clinic.site, each.study)
+                hub.store.admit(clinic.site, each.graph.object, each.study, 1)
         assert digest(parts.originals.plaintext).hex() not in blobs(data)
         assert found(hub) == []
         # The next backup loses the parts as well.

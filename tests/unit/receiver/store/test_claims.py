@@ -106,6 +106,20 @@ def test_a_clock_that_is_set_back_keeps_no_work_for_long(hub: Hub, clock: FakeCl
             assert len(claim.pieces) == 1
 
 
+def test_a_start_leaves_the_claims_of_who_began_at_the_same_time(hub: Hub, clock: FakeClock) -> None:
+    if hub.database.shared:
+        return  # no process is alone there
+    fill(hub, 2)
+    with hub.store.take_untriaged(1, NOTHING):  # one that was killed
+        clock.advance(1.0)
+        began = clock.now()
+        clock.advance(1.0)
+        with hub.store.take_untriaged(1, NOTHING) as claim:
+            hub.store.claims.begin(alone=began)
+            with hub.database.read() as connection:
+                assert connection.scalars(select(claims.c.holder)).all() == [claim.holder]
+
+
 def test_a_worker_that_lost_its_claim_changes_no_delivery_and_plans_nothing(hub: Hub) -> None:
     fill(hub, 1)
     queue, (study,) = queue_of(hub), hub.store.studies()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select, text
 
 from tests.support.hub_folder import Clinic, StudyParts, study_parts
 from tests.support.postgresql import PostgresServer
@@ -128,3 +128,18 @@ def test_the_refusal_of_the_server_keeps_the_part_at_the_clinic(
         connection.exec_driver_sql("DROP TRIGGER refused ON objects")
     put(hub, clinic, parts)
     assert count(hub) == (1, 1)
+
+
+def test_a_writer_that_does_nothing_holds_no_other_up_for_long(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose machine is gone."""
+    monkeypatch.setattr("thinwire.shared.storage.database.IDLE", "50ms")
+    with pytest.raises(DatabaseBusy), hub.database.write(turn="north-valley") as gone:
+        _write_beside(hub, gone)
+    with hub.database.read() as connection:
+        assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "2min"
+
+
+def _write_beside(hub: Hub, gone: Connection) -> None:
+    with hub.database.write():
+        pass
+    gone.execute(select(func.now()))

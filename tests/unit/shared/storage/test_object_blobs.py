@@ -102,6 +102,16 @@ def test_blobs_are_listed_swept_and_moved(blobs: Blobs, store: ObjectStore, monk
     assert [name for page in blobs.pages() for name in page] == [kept]
 
 
+def test_a_copy_that_was_not_made_loses_nothing(proxy: Proxy) -> None:
+    store = object_store(proxy.url, DISK)
+    blobs, aside = ObjectBlobs(store, "blobs"), ObjectBlobs(store, "quarantine/_damaged")
+    name = blobs.write(b"a graph")
+    proxy.fault, proxy.once = Fault.NOTHING_STORED, True
+    with pytest.raises(StorageFailed, match="differ"):
+        blobs.move(name, aside, "test")
+    assert blobs.is_whole(name)
+
+
 def test_blobs_are_copied_between_a_folder_and_a_store(blobs: Blobs, tmp_path: Path) -> None:
     folder = FolderBlobs(tmp_path / "blobs", DISK)
     name = folder.write(LARGE)
@@ -124,6 +134,7 @@ def test_blobs_are_copied_between_a_folder_and_a_store(blobs: Blobs, tmp_path: P
         (Fault.BUSY, ObjectStoreBusy),
         (Fault.FULL, DiskFull),
         (Fault.REFUSED, StorageFailed),
+        (Fault.BAD, StorageFailed),
     ],
 )
 def test_a_put_that_is_not_done_is_found_out(
@@ -150,14 +161,20 @@ def test_a_put_whose_answer_was_lost_is_done(behind: ObjectBlobs, proxy: Proxy, 
     assert behind.read(name) == b"a graph"
 
 
-def test_a_get_that_is_cut_gives_no_half_object(behind: ObjectBlobs, proxy: Proxy, clock: FakeClock) -> None:
+def test_a_get_that_is_cut_gives_no_half_object(behind: ObjectBlobs, proxy: Proxy) -> None:
     name = behind.write(LARGE)
     proxy.fault = Fault.CUT
     with pytest.raises(ObjectStoreBusy):
         behind.read(name)
     proxy.fault = None
-    clock.advance(SILENCE)
     assert behind.read(name) == LARGE
+
+
+def test_a_request_that_is_refused_holds_no_other_up(behind: ObjectBlobs, proxy: Proxy) -> None:
+    proxy.fault, proxy.once = Fault.BAD, True
+    with pytest.raises(StorageFailed, match="400"):
+        behind.write(b"a graph")
+    assert behind.read(behind.write(b"another")) == b"another"
 
 
 def test_a_silent_store_holds_one_request_and_not_the_next(proxy: Proxy, clock: FakeClock) -> None:
