@@ -13,6 +13,7 @@ from tests.support.object_store import bucket
 from tests.support.postgresql import new_database, programs, server
 from thinwire.receiver.config import FILE, load_settings, with_state
 from thinwire.receiver.hub import make_hub
+from thinwire.receiver.store.bucket_owner import MARK
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.storage.durable import Disk
@@ -37,19 +38,19 @@ def hub_on(engine: str, folder: Path, bundle: Bundle, clock: Clock) -> Iterator[
 
 @contextmanager
 def copied(folder: Path, target: Path) -> Iterator[Path]:
-    """A copy of a hub's folder with copies of its database and its bucket; no process has the hub open."""
+    """A copy of a hub of `hub_on`, which no process has open, with its database and its blobs."""
     shutil.copytree(folder, target)
     settings = load_settings(folder)
     if settings.database is None or settings.blobs is None:
         yield target
         return
-    with server().database(str(make_url(settings.database.get_secret_value()).database)) as name, bucket() as blobs:
-        source, copy = object_store(settings.blobs, Disk()), object_store(blobs, Disk())
-        for page in source.pages(""):
-            for each in page:
-                copy.put(each.name, source.get(each.name) or b"", "test")
-        text = with_state((folder / FILE).read_text(), database=server().url(name), blobs=blobs)
-        (target / FILE).write_text(text)
+    database = make_url(settings.database.get_secret_value()).database
+    with server().database(str(database)) as name, bucket() as blobs:
+        one, other = object_store(settings.blobs, Disk()), object_store(blobs, Disk())
+        for each in (MARK, *(each.name for page in one.pages("blobs") for each in page)):
+            other.put(each, one.get(each) or b"", "copy")
+        text = (folder / FILE).read_text()
+        (target / FILE).write_text(with_state(text, database=server().url(name), blobs=blobs))
         yield target
 
 

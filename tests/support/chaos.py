@@ -90,6 +90,7 @@ OF_LOOP: dict[str, tuple[str, ...]] = {
     ),
     "thinwire-receiver": (
         "thinwire.receiver.inference.mpnn:Predictor.read",
+        "thinwire.receiver.store.store:Store.admit",
         "thinwire.receiver.store.store:Store.blob",
         "thinwire.receiver.store.store:Store.receipts_after",
         "thinwire.receiver.store.store:Store.record_delivered",

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from tests.support.two_ends import Sample, TwoEnds
 from thinwire.receiver.operations.backup import back_up, restore
+from thinwire.receiver.sites.keyring import make_keyring
 from thinwire.receiver.store.tables import objects, positions
 from thinwire.sender.outbox.entries import EntryState
 from thinwire.shared.storage.durable import Disk
@@ -23,7 +24,10 @@ def deliver(ends: TwoEnds, *some: Sample) -> None:
 def close_hub(ends: TwoEnds) -> Path:
     if hub := ends.__dict__.pop("hub", None):
         hub.database.close()
-    return ends.folder / "hub"
+    folder = ends.folder / "hub"
+    if not (folder / "keys").exists():  # `TwoEnds` has its own in memory, and a restore looks for those of the folder
+        make_keyring(folder / "keys", Disk(reserve=0), ends.clock)
+    return folder
 
 
 def copied(ends: TwoEnds, name: str = "copy") -> Path:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from thinwire.receiver.access.accounts import Accounts
@@ -195,7 +196,8 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None, serves: bool = 
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
     found = load_keyring(data / "keys")
-    objects = objects_of(settings, disk)
+    if (objects := objects_of(settings, disk)) is not None:
+        objects.require(partial(require_own_place, objects, found.signing))
     blobs = blobs_of(objects, data, disk)
     with _opened(data, settings) as database:
         if serves:
@@ -233,8 +235,8 @@ def require_place(hub: Hub) -> None:
     if hub.objects is None:
         return
     try:
-        require_own_place(hub.objects, hub.keys.signing)
-    except Retryable as error:  # nothing is acknowledged meanwhile
+        hub.objects.prove()
+    except Retryable as error:  # it is asked again before its first use
         log.warning("the object store cannot be asked whose it is: %s", error)
 
 

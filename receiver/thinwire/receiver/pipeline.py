@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 """Graphs in one inference batch."""
+MOST_DECODED = 256
+"""Graphs that are kept from their arrival to their prediction, which need not read and decode them again."""
 STILL = 600.0
 """Seconds after which the loop of inference without a turn has stopped: no batch takes as long."""
 PAUSE = 5.0
@@ -90,13 +92,23 @@ class HubPipeline:
         self._clock = clock
         self._batch = batch
         self._heartbeats = heartbeats or Heartbeats()
+        self._decoded: dict[tuple[StudyKey, Digest], FusedGraph] = {}
+        """Graphs that this process has stored and not yet predicted, by study and blob."""
         self._changed = threading.Event()
         self._idle_lock = threading.Lock()
         self._stopping = threading.Event()
 
     # Ingest.
 
-    def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:
+    def put(
+        self,
+        site: SiteName,
+        object: Digest,
+        header: EnvelopeHeader,
+        plaintext: bytes,
+        urgent: bool,
+        admitted: bool = False,
+    ) -> bytes:
         """As `IngestStore.put`: examined, then stored with its receipt; a graph then waits for inference."""
         try:
             verify_key = self._enrolment.verify_key(site, header.epoch)
@@ -107,7 +119,9 @@ class HubPipeline:
                 if self.store.tombstone(site, header.study) is None:
                     self._quarantine.add(site, header.study, object, plaintext, error)
             raise
-        receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
+        receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent), admitted)
+        if isinstance(content, FusedGraph) and len(self._decoded) < MOST_DECODED:
+            self._decoded[header.study, digest(plaintext)] = content
         self._received(site, object)
         if header.kind is Kind.GRAPH:
             self.store.parked.release(INFERENCE, item_of(site, header.study))
@@ -152,8 +166,11 @@ class HubPipeline:
     def check_room(self, site: SiteName, size: int) -> None:
         self.store.check_room(site, size)
 
-    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
-        self.store.check_wanted(site, study)
+    def admit(self, site: SiteName, object: Digest, study: StudyKey, size: int) -> bytes | None:
+        known = self.store.admit(site, object, study, size)
+        if known is not None:
+            self._received(site, object)
+        return known
 
     def audit_head(self) -> bytes:
         return self._audit.signed_head()
@@ -203,8 +220,8 @@ class HubPipeline:
         """An object, or the urge of a study, which may have been set aside before."""
         self.store.parked.release(RECEIVING, f"{site}/{item.hex()}")
 
-    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
-        self.store.record_delivered(site, receipt)
+    def record_delivered(self, site: SiteName, *receipts: Digest) -> None:
+        self.store.record_delivered(site, *receipts)
 
     def requested_parts(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return self.store.requested_parts(site)
@@ -261,15 +278,38 @@ class HubPipeline:
         worklist as not triaged."""
         with self.store.take_untriaged(self._batch, self.store.parked.waits(INFERENCE)) as claim:
             graphs = [(each, graph) for each in claim.pieces for graph in self._graph(each)]
-            for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
-                for each, graph, prediction in self._predict(list(alike)):
-                    with self.store.parked.guard(INFERENCE, item_of(each.site, each.study)):
-                        self._triage(each, graph, prediction, claim)
+            predicted = [
+                (each, self._triaged(each, graph, prediction))
+                for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle)
+                for each, graph, prediction in self._predict(list(alike))
+            ]
+            if predicted:
+                self._add(predicted, claim)
+        if not claim.pieces:
+            self._decoded.clear()  # other processes have predicted them
         return len(claim.pieces)
+
+    def _add(self, batch: list[tuple[PendingGraph, StoredPrediction]], claim: Claim[PendingGraph]) -> None:
+        """All in one transaction; after a failure one by one, so that one graph cannot stop the others."""
+        try:
+            done = self.store.add_predictions(batch, claim)
+        except Exception as error:  # noqa: BLE001 - whatever one graph does to the store, the others go on
+            if len(batch) > 1:
+                for each in batch:
+                    self._add([each], claim)
+                return
+            self.store.parked.park(INFERENCE, item_of(batch[0][0].site, batch[0][0].study), error)
+            return
+        for pending, _ in batch:
+            self.store.parked.release(INFERENCE, item_of(pending.site, pending.study))
+        log.info("studies triaged: %d", len(done))
 
     def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
         """The graph in a list, under the name of the bundle that reads it; empty for one that cannot be read."""
+        known = self._decoded.pop((pending.study, pending.blob), None)
         try:
+            if known is not None:
+                return [self._bundles.to_read(known)]
             return [self._bundles.graph(self.store.blob(pending.blob), pending.study)]
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             self.store.parked.park(INFERENCE, item_of(pending.site, pending.study), error)
@@ -288,17 +328,13 @@ class HubPipeline:
             return []
         return [(*each, prediction) for each, prediction in zip(graphs, predictions, strict=True)]
 
-    def _triage(
-        self, pending: PendingGraph, graph: FusedGraph, prediction: "Prediction", claim: Claim[PendingGraph]
-    ) -> None:
+    def _triaged(self, pending: PendingGraph, graph: FusedGraph, prediction: "Prediction") -> StoredPrediction:
         outcome, at = triage(prediction, pending.urgent_asked), self._clock.now()
         findings = {
             name: StoredFinding(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
             for name, p in prediction.findings.items()
         }
-        stored = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
-        if self.store.add_prediction(pending, stored, claim):
-            log.info("site %s: a study is triaged as %s", pending.site, stored.urgency)
+        return StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
 
     # Readers.
 

@@ -49,6 +49,8 @@ COMPARED = 5.0
 """Seconds between two looks at what other processes parked of the items that this one has done."""
 MOST_COMPARED = 10_000
 """Items of one such look that are looked at again where the database did not answer."""
+MOST_KNOWN = 10_000
+"""Parked items that a process keeps in memory beside a database of several machines, where others release them."""
 _TURN = "parked"
 PROGRAM = metadata.version("thinwire")
 RETRIED = "*retried"
@@ -183,6 +185,12 @@ class ParkedItems:
             parked = ParkedItem(loop, item, told(error), now if before is None else before.since, times, due)
             self._known[key] = parked
             self._unwritten.add(key)
+            self._done.discard(key)
+            if self._database.shared and len(self._known) > MOST_KNOWN:
+                # Another process may have done the oldest. A release looks at the row also of one that is not known.
+                oldest = next((each for each in self._known if each not in self._unwritten), key)
+                if oldest != key:
+                    del self._known[oldest]
         log.error("%s: %s: %s", loop, "an item is parked" if item else "paused", parked.reason)
         self._write(parked)
 

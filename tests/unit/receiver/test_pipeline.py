@@ -341,6 +341,7 @@ def test_a_graph_that_cannot_be_read_does_not_stop_the_next(
     put(pipeline, clinic, study_parts(clinic, bundle, 1).graph)
     damaged = hub.data / "blobs" / digest(parts.graph.plaintext).hex()[:2] / digest(parts.graph.plaintext).hex()
     damaged.write_bytes(b"a disk's own words")
+    pipeline = hub.pipeline()  # this one has decoded no graph
     assert pipeline.predict_waiting() == 2
     assert pipeline.predict_waiting() == 0
     assert sorted(each.prediction is None for each in hub.store.studies()) == [False, True]

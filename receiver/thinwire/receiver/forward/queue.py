@@ -92,7 +92,7 @@ class Queue:
 
     def enter(self, names: Iterable[str]) -> None:
         """Add new targets; the state of known ones stays."""
-        with self._database.write() as connection:
+        with self._database.write(turn="targets") as connection:
             for name in names:
                 connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
 

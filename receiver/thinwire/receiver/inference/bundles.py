@@ -115,7 +115,10 @@ class Bundles:
     def graph(self, payload: bytes, study: StudyKey, reader: BundleId | None = None) -> FusedGraph:
         """The graph of a stored payload, under the name of the bundle that is to read it: `reader`, else the hub's
         default where that can read it, else its own. Raises BadPayload, UnknownBundle, BadBundle."""
-        graph = decode(payload, study, self.coder, decoded_before=True)
+        return self.to_read(decode(payload, study, self.coder, decoded_before=True), reader)
+
+    def to_read(self, graph: FusedGraph, reader: BundleId | None = None) -> FusedGraph:
+        """As `graph`, of one that is decoded."""
         chosen = self._named_default() if reader is None else reader
         if chosen is None or chosen == graph.bundle:
             return graph

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, update
 
-from thinwire.receiver.config import FILE, load_settings, settings_of, with_state
+from thinwire.receiver.config import FILE, Settings, load_settings, settings_of, with_state
 from thinwire.receiver.hub import DATABASE, blobs_of, objects_of, offline_lock, place_of, serving_lock
 from thinwire.receiver.operations.database_copy import empty, read_file, reading, write_file, write_rows
 from thinwire.receiver.sites.keyring import Keyring, load_keyring
@@ -27,7 +27,7 @@ from thinwire.receiver.store.bucket_owner import claim
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
 from thinwire.receiver.store.removed_blobs import RemovedBlob
-from thinwire.receiver.store.tables import HUB, invitations, sessions, tokens
+from thinwire.receiver.store.tables import HUB, invitations, partials, pieces, sessions, tokens
 from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy, StorageFailed
@@ -133,7 +133,7 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
     """
     done = Copied()
     disk.make_folder(data)
-    settings = load_settings(data) if (data / FILE).exists() else settings_of({})
+    settings = _settings(data)
     place, keys, objects = place_of(data, settings), load_keyring(data / "keys"), objects_of(settings, disk)
     with serving_lock(data), offline_lock(data), alone_in(place, COPY):
         if objects is not None:
@@ -169,7 +169,7 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
         with reading(restored, immutable=False) as copy:
             copy_blobs(copy, FolderBlobs(folder / "blobs", disk), blobs_of(objects, data, disk), done, progress)
         _copy_settings(folder, data, disk, replace=False)
-        keep = load_settings(data).retention.signed_reports == "keep"
+        keep = _settings(data).retention.signed_reports == "keep"
 
         def begin(replaced: Path | None) -> None:
             with excluding(restored) as connection:
@@ -194,6 +194,11 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
         for end in _LOGS:
             (data / (_RESTORED + end)).unlink(missing_ok=True)
     return done
+
+
+def _settings(data: Path) -> Settings:
+    """Of a hub in `data`; of a new disk, those of the environment."""
+    return load_settings(data) if (data / FILE).exists() else settings_of({})
 
 
 def _write_aside(
@@ -236,6 +241,9 @@ def _begin(connection: Connection, clock: Clock, also: Also, from_backup: bool) 
     if from_backup:
         # The backup is still there, and holds all that was restored from it.
         record_backup(connection, clock.now(), site_positions(connection), clock.now())
+        # Objects in transfer start again: what the object store had of them is not in the backup.
+        connection.execute(delete(pieces))
+        connection.execute(delete(partials))
     _end_access(connection, clock)
     also(connection)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,8 +38,8 @@ EPOCH_LIFE = timedelta(days=400)
 """Time without a stored object after which an epoch is removed; longer than a backup is old, whose restore proves parts
 by their epochs."""
 EPOCH_WINDOW = timedelta(hours=1)
-_MOST_OPENED = 2048
-"""Opened epochs in memory."""
+_MOST_OPENED = 8192
+"""Opened epochs in memory: more than the clinics that send in the same hours. Those in use stay."""
 FRESH_SECONDS = 2.0
 """For which an epoch that was found counts as there, also where another process lets it expire."""
 
@@ -81,6 +82,7 @@ class SiteRegistry:
         self._clock = clock
         self.certificates = SiteCertificates(database, keys, clock)
         self._opened: dict[tuple[SiteName, EpochId], _Opened] = {}
+        self._opened_lock = threading.Lock()
 
     def enrol(
         self, site: SiteName, also: Also = _nothing_more, random_bytes: Callable[[int], bytes] = os.urandom
@@ -306,9 +308,12 @@ class SiteRegistry:
             key = open_epoch(record, site, verify_key, self._keys.sealed_to(record))
             known = _Opened(key, verify_key, now)
         known.read_at = now
-        self._opened[site, epoch] = known
-        while len(self._opened) > _MOST_OPENED:
-            self._opened.pop(next(iter(self._opened)), None)
+        with self._opened_lock:
+            # Anew, so that the first one is the one that was looked for least recently.
+            self._opened.pop((site, epoch), None)
+            self._opened[site, epoch] = known
+            while len(self._opened) > _MOST_OPENED:
+                del self._opened[next(iter(self._opened))]
         return known
 
 

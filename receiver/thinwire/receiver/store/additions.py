@@ -90,6 +90,17 @@ def base_of(connection: Connection, site: str, study: bytes) -> StudyKey | None:
     return None if found is None else StudyKey(found)
 
 
+def is_corrected(connection: Connection, site: str, study: bytes) -> bool:
+    """Whether corrected files took the place of some of the study's own."""
+    return _taken(connection, site, study).first() is not None
+
+
+@prepared
+def _taken(site: Any, study: Any) -> Select[Any]:
+    mine = (additions.c.site == site) & (additions.c.base == study)
+    return select(additions.c.study).where(mine, additions.c.decision == str(Decision.TAKEN)).limit(1)
+
+
 @prepared
 def _base(site: Any, study: Any) -> Select[Any]:
     return select(additions.c.base).where(additions.c.site == site, additions.c.study == study)

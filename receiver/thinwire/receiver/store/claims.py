@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Delete,
     Select,
     and_,
     bindparam,
@@ -34,7 +35,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.errors import HubBusy, told
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName, StudyKey
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, prepared
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,13 @@ PREDICT, DRAFT = "predict", "draft"
 """Kinds of work; those of forwarding have the target's name (`forward.queue`)."""
 LEASE, RENEWED = 30.0, 5.0
 """Seconds until a claim ends that is not renewed, and between two renewals."""
+AGAIN = 1.0
+"""Seconds until work is looked for again whose row another transaction held."""
 _MICROS = 1_000_000
 _LEASE, _FORGOTTEN = int(LEASE * _MICROS), 3600 * _MICROS
+_LATEST = 2 * _LEASE
+"""The end of a claim beyond which it was written before the clock was set back. Longer than a lease: a claim that
+another worker writes after this one looked at the clock ends later than one lease from that look."""
 
 
 class ClaimLost(HubBusy):
@@ -92,9 +98,10 @@ class Claim(Generic[P]):
         if connection.scalar(select(claims.c.until).where(self._is(piece)).with_for_update()) is None:
             raise ClaimLost("another worker has taken the work over")
 
-    def end(self, connection: Connection, piece: Piece) -> None:
-        """In the transaction of a result: the piece is done."""
-        connection.execute(delete(claims).where(self._is(piece)))
+    def end(self, connection: Connection, *pieces: Piece) -> None:
+        """Last in the transaction of a result: these pieces are done."""
+        done = sorted((each.site, each.study) for each in pieces)
+        _end.each(connection, ((self.kind, *each, self.holder) for each in done))
 
     def _is(self, piece: Piece) -> ColumnElement[bool]:
         return and_(
@@ -116,6 +123,8 @@ class Claims:
         self._held: set[bytes] = set()
         """The holders whose work goes on."""
         self._renews = False
+        self._left_out: set[str] = set()
+        """Kinds of work of which the last claim left out a piece whose row another transaction held."""
 
     def begin(self, alone: datetime | None) -> None:
         """At the start of a process that works: removes claims that killed workers left. alone: who works on this
@@ -156,19 +165,25 @@ class Claims:
         with self._database.read() as connection:
             now = time_of(self._database, self._clock, connection)
             first = connection.scalar(select(func.min(claims.c.until)).where(claims.c.kind == kind, _live(now)))
+        with self._lock:
+            # A transaction that was no claim wakes nobody at its end, and is short.
+            most = min(most, AGAIN) if kind in self._left_out else most
         return most if first is None else min(most, (first - now) / _MICROS)
 
     def _claim(self, kind: str, find: Find[P], rows: Rows[P]) -> Claim[P]:
         holder = os.urandom(16)
         with self._database.write(turn=holder.hex()) as connection:
             now = time_of(self._database, self._clock, connection)
-            found = find(connection, _free(kind, now))
+            found, left_out = find(connection, _free(kind, now)), False
             if found and self._database.shared:
                 # Rows that another worker claims now are left to it. One that has changed meanwhile is looked at
                 # again by the database: what was done since `find` is not among them.
                 locked = rows(found).with_for_update(skip_locked=True, key_share=True)
                 waiting = {(row.site, row.study) for row in connection.execute(locked)}
+                left_out = len(waiting) < len(found)
                 found = [each for each in found if (each.site, each.study) in waiting]
+            with self._lock:
+                (self._left_out.add if left_out else self._left_out.discard)(kind)
             if not found:
                 return Claim(kind, [], holder)
             new = insert_new(claims)
@@ -227,6 +242,12 @@ class Claims:
             log.warning("a claim of work could not be released: %s", told(error))
 
 
+@prepared
+def _end(kind: Any, site: Any, study: Any, holder: Any) -> Delete:
+    c = claims.c
+    return delete(claims).where(c.kind == kind, c.site == site, c.study == study, c.holder == holder)
+
+
 def time_of(database: Database, clock: Clock, connection: Connection) -> int:
     """Microseconds since 1970 by the database's machine; clock: for SQLite, which is on this one."""
     if database.shared:
@@ -242,9 +263,8 @@ def is_free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElemen
 
 
 def _free(kind: str, now: int) -> Free:
-    return {"claim_kind": kind, "claim_after": now + 1, "claim_until": now + _LEASE}
+    return {"claim_kind": kind, "claim_after": now + 1, "claim_until": now + _LATEST}
 
 
 def _live(now: int) -> ColumnElement[bool]:
-    """A claim beyond the longest lease was written before the clock was set back."""
-    return claims.c.until.between(now + 1, now + _LEASE)
+    return claims.c.until.between(now + 1, now + _LATEST)

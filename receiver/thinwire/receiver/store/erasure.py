@@ -6,7 +6,7 @@ table that is added is cleaned without a thought of this module.
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, false, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, false, func, not_, select, update
 
 from thinwire.receiver.store.additions import OVERTAKEN
 from thinwire.receiver.store.events import StudyEvent, add_event
@@ -26,10 +26,10 @@ from thinwire.receiver.store.tables import (
     sent,
     studies,
     targets,
-    tombstones,
 )
+from thinwire.receiver.store.tombstones import add_tombstone
 from thinwire.receiver.store.worklist_rows import unlist
-from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.formats.positional import moment
 from thinwire.shared.identifiers import SiteName, StudyKey
 
 _STAYS = frozenset(("studies", "tombstones", "events", "receipts", "reports", "deliveries"))
@@ -65,7 +65,7 @@ def _erase(connection: Connection, site: SiteName, study: StudyKey, rule: str, a
     # Its number is the last of all, so that no number of an event is used twice.
     known = connection.scalar(select(exists().where(of_study(studies, site, study))))
     last = add_event(connection, site, study, StudyEvent.ERASED, at) if known else None
-    connection.execute(insert(tombstones).values(site=site, study=study, rule=rule, at=micros(at)))
+    add_tombstone(connection, site, study, rule, at)
     if last is None:
         return
     unlist(connection, site, study)

@@ -5,6 +5,7 @@ Forwarding plans from them, and an open page shows the worklist again when their
 the clinic is told of has a receipt of the same number. Table: docs/store-format.md.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -82,17 +83,27 @@ def add_event(connection: Connection, site: SiteName, study: StudyKey, event: St
 def add_receipt(connection: Connection, receipt: Receipt, signing: Ed25519PrivateKey) -> tuple[int, bytes]:
     """Add the event of a receipt, and the receipt itself, signed; returns their number and the signed bytes."""
     signed = sign_receipt(receipt, signing)
-    number = add_event(connection, receipt.site, receipt.study, EVENT_OF[receipt.status], receipt.at)
-    row = {
-        "number": number,
-        "site": receipt.site,
-        "study": receipt.study,
-        "status": str(receipt.status),
-        "digest": digest(signed),
-        "signed": signed,
-    }
-    connection.execute(_RECEIPT, row)
+    (number,) = add_receipts(connection, [(receipt, signed)])
     return number, signed
+
+
+def add_receipts(connection: Connection, receipts: Sequence[tuple[Receipt, bytes]]) -> list[int]:
+    """As `add_receipt`, of receipts with their signed bytes; returns their numbers."""
+    numbers = [add_event(connection, each.site, each.study, EVENT_OF[each.status], each.at) for each, _ in receipts]
+    rows = [
+        {
+            "number": number,
+            "site": each.site,
+            "study": each.study,
+            "status": str(each.status),
+            "digest": digest(signed),
+            "signed": signed,
+        }
+        for number, (each, signed) in zip(numbers, receipts, strict=True)
+    ]
+    if rows:
+        connection.execute(_RECEIPT, rows)
+    return numbers
 
 
 def last_event(connection: Connection) -> int:

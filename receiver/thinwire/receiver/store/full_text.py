@@ -30,17 +30,16 @@ def make(_table: Any, connection: Connection, **_: Any) -> None:
     connection.exec_driver_sql(MAKE)
 
 
-def add(connection: Connection, number: int, words: str) -> None:
-    """number: of the row of `worklist`. words: its `words`, with a space between."""
-    if not is_postgresql(connection):
-        connection.exec_driver_sql(f"INSERT INTO {TABLE} (rowid, words) VALUES (?, ?)", (number, words))
+def add(connection: Connection, rows: list[tuple[int, str]]) -> None:
+    """rows: number of the row of `worklist`, and its `words`, with a space between."""
+    if rows and not is_postgresql(connection):
+        connection.exec_driver_sql(f"INSERT INTO {TABLE} (rowid, words) VALUES (?, ?)", rows)
 
 
-def remove(connection: Connection, number: int, words: str) -> None:
-    """words: as they were added."""
-    if not is_postgresql(connection):
-        deleted = f"INSERT INTO {TABLE} ({TABLE}, rowid, words) VALUES ('delete', ?, ?)"
-        connection.exec_driver_sql(deleted, (number, words))
+def remove(connection: Connection, rows: list[tuple[int, str]]) -> None:
+    """rows: as they were added."""
+    if rows and not is_postgresql(connection):
+        connection.exec_driver_sql(f"INSERT INTO {TABLE} ({TABLE}, rowid, words) VALUES ('delete', ?, ?)", rows)
 
 
 def differs(connection: Connection) -> bool:

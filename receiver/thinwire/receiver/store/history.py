@@ -39,9 +39,10 @@ class SiteHistory:
 
 def add_position(connection: Connection, site: SiteName, object: Digest, at: datetime) -> Place:
     """The next place of a site, in the transaction that stores the object."""
-    position = _last(connection, site) + 1
+    now = _present(connection, site).one()
+    position = (now.position or 0) + 1
     connection.execute(_PLACE, {"site": site, "position": position, "object": object, "at": micros(at)})
-    return Place(_current(connection)[1], position)
+    return Place(Generation(now.generation), position)
 
 
 def history_of(connection: Connection, site: SiteName) -> SiteHistory:
@@ -130,6 +131,14 @@ def _last(connection: Connection, site: SiteName) -> int:
 @prepared
 def _newest() -> Select[Any]:
     return select(generations.c.number, generations.c.generation).order_by(generations.c.number.desc()).limit(1)
+
+
+@prepared
+def _present(site: Any) -> Select[Any]:
+    """The generation, and the last position of a site in it."""
+    last = select(func.max(positions.c.position)).where(positions.c.site == site).scalar_subquery()
+    newest = select(generations.c.generation, last.label("position"))
+    return newest.order_by(generations.c.number.desc()).limit(1)
 
 
 @prepared

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, select
 
 from thinwire.receiver.store.events import FOR_CLINIC, STUDIES, last_event
 from thinwire.receiver.store.history import HISTORY
-from thinwire.receiver.store.tables import backups, events, generations, sites
+from thinwire.receiver.store.tables import backups, certificates, events, generations, sites
 from thinwire.shared.errors import told
 from thinwire.shared.parked import RETRIED
 from thinwire.shared.storage.database import Database, Told
@@ -31,12 +31,13 @@ ACCESS = "*access"
 
 Heard = Callable[[Set[str], bool], object]
 """Called with topics, and with whether another process committed. Topics: sites whose clinic has something to hear,
-ACCESS, STUDIES, HISTORY, RETRIED; none for other commits of this process. From any thread; it must be quick."""
+ACCESS, STUDIES, HISTORY, RETRIED; none for other commits. From any thread; it must be quick."""
 
 
 def is_of_work(topics: Set[str], by_others: bool) -> bool:
     """Whether there may be work: a study has changed, or something is to be tried again at once. Of a command that
-    lets something be tried again SQLite tells only that another process has committed."""
+    lets something be tried again SQLite tells only that another process has committed; where this one did so too in
+    the same moment, the workers' own slow look finds it."""
     return not topics.isdisjoint((STUDIES, RETRIED)) or (by_others and not topics)
 
 
@@ -68,6 +69,8 @@ class News:
         self._floors: deque[tuple[float, int]] = deque()
         """When a look was made, and the last number that it found."""
         self._stamps: dict[str, Any] = {}
+        self._commits = 0
+        """Of this process since the last look."""
         self._unsent: set[str] = set()
         self._sending = threading.Event()
         self._running = False
@@ -101,9 +104,12 @@ class News:
 
     def look(self) -> None:
         """Tell what other processes committed since the last look. Raises as `Database.read`."""
+        with self._lock:
+            commits, self._commits = self._commits, 0
         with self._database.read() as connection:
             found = self._read(connection)
-        self._tell(found, by_others=True)
+        # SQLite tells of this process's own commits too: its workers know of those.
+        self._tell(found, by_others=bool(found) or self._database.shared or not commits)
 
     def _tell(self, topics: Iterable[str], by_others: bool) -> None:
         found = frozenset(topics)
@@ -115,6 +121,7 @@ class News:
 
     def _committed(self, changed: Told) -> None:
         with self._lock:
+            self._commits += 1
             self._known |= changed.events
         self._tell((topic for topic, here in changed.topics.items() if here), by_others=False)
         if not self._database.shared or not changed.topics:
@@ -145,8 +152,9 @@ class News:
         # Of sums, not of the last moments: a clock may be set back.
         moments = [func.coalesce(func.sum(each % (1 << 31)), 0) for each in (sites.c.joined_at, sites.c.dismissed_at)]
         newest = [select(func.max(each.c.number)).scalar_subquery() for each in (generations, backups)]
+        held = select(func.count(), func.coalesce(func.sum(certificates.c.expires_at % (1 << 31)), 0))
         stamps = {
-            ACCESS: tuple(connection.execute(select(*moments)).one()),
+            ACCESS: (*connection.execute(select(*moments)).one(), *connection.execute(held).one()),
             HISTORY: tuple(connection.execute(select(*newest)).one()),
         }
         topics |= {topic for topic, stamp in stamps.items() if not first and stamp != self._stamps[topic]}

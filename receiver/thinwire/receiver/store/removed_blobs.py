@@ -37,12 +37,6 @@ def add_removed(connection: Connection, blobs: Iterable[bytes], at: datetime) ->
         connection.execute(row.on_conflict_do_update(index_elements=["blob"], set_=values))
 
 
-def was_removed(connection: Connection, blob: Digest) -> bool:
-    """Whether a blob was taken from the disk: then `write_again` comes before it is written."""
-    row = _removed(connection, blob).one_or_none()
-    return row is not None and bool(row.state == RemovedBlob.GONE)
-
-
 def write_again(connection: Connection, blob: Digest, at: datetime) -> None:
     """In a transaction before a blob is written that was removed. Raises HubBusy for a moment after its removal."""
     row = _removed(connection, blob).one_or_none()
@@ -52,12 +46,11 @@ def write_again(connection: Connection, blob: Digest, at: datetime) -> None:
         connection.execute(delete(removed_blobs).where(removed_blobs.c.blob == blob))
 
 
-def name_again(connection: Connection, blob: Digest) -> None:
-    """In the transaction that names a blob. Raises HubBusy while it is being removed, or if it may have been removed
-    after it was written."""
-    row = _removed(connection, blob).one_or_none()
-    if row is not None:
-        if row.state != RemovedBlob.WAITING:
+def name_again(connection: Connection, blob: Digest, state: str | None) -> None:
+    """In the transaction that names a blob. state: of its row there; None without one. Raises HubBusy while it is being
+    removed, or if it may have been removed after it was written."""
+    if state is not None:
+        if state != RemovedBlob.WAITING:
             raise _busy()
         connection.execute(delete(removed_blobs).where(removed_blobs.c.blob == blob))
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Select, and_, case, exists, func, select, update
+from sqlalchemy import Connection, Insert, ScalarSelect, Select, and_, case, exists, func, select, update
 
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.tables import generations, quotas, site_usage, sites
@@ -80,13 +80,15 @@ def check_room(used: int, size: int, most: int) -> None:
 def check_share(
     connection: Connection, site: SiteName, size: int, new_study: bool, defaults: QuotaSettings, at: datetime
 ) -> None:
-    """Raises LimitReached unless the site may store this object. size: sealed bytes."""
-    limits, used = limits_of(connection, site, defaults), usage_of(connection, site, at)
-    check_room(used.bytes, size, limits[Limit.BYTES])
-    if new_study and used.studies >= limits[Limit.STUDIES] and not _offers_again(connection, at):
+    """As `check_served`; and raises LimitReached unless the site may store this object. size: sealed bytes."""
+    share = _share(connection, site, day_of(at)).one()
+    _require_served(share.dismissed_at)
+    most = defaults.studies if share.most_studies is None else share.most_studies
+    check_room(int(share.bytes), size, defaults.bytes if share.most_bytes is None else share.most_bytes)
+    if new_study and share.studies >= most and not _offers_again(connection, at):
         midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
         raise LimitReached(
-            f"this clinic has sent its {limits[Limit.STUDIES]:,} new studies of today (UTC)",
+            f"this clinic has sent its {most:,} new studies of today (UTC)",
             Limit.STUDIES,
             min(AGAIN_AFTER, (midnight + DAY - at).total_seconds()),
         )
@@ -112,7 +114,11 @@ def uncount(connection: Connection, site: SiteName, size: int, stored_at: dateti
 def check_served(connection: Connection, site: SiteName) -> None:
     """Raises NotEnrolled for a site whose access is revoked. In the transaction that stores what the site sent: nothing
     of it is stored after the revocation."""
-    if _dismissed(connection, site).scalar() is not None:
+    _require_served(_dismissed(connection, site).scalar())
+
+
+def _require_served(dismissed_at: int | None) -> None:
+    if dismissed_at is not None:
         raise NotEnrolled("the hub does not serve this site: its access is revoked")
 
 
@@ -132,7 +138,25 @@ def _quotas(site: Any) -> Select[Any]:
 
 
 @prepared
+def _share(site: Any, day: Any) -> Select[Any]:
+    """What `check_share` looks at, in one query."""
+
+    def own(limit: Limit) -> ScalarSelect[Any]:
+        return select(quotas.c.most).where(quotas.c.site == site, quotas.c.limit == str(limit)).scalar_subquery()
+
+    return _used(site, day).add_columns(
+        select(sites.c.dismissed_at).where(sites.c.name == site).scalar_subquery().label("dismissed_at"),
+        own(Limit.BYTES).label("most_bytes"),
+        own(Limit.STUDIES).label("most_studies"),
+    )
+
+
+@prepared
 def _usage(site: Any, day: Any) -> Select[Any]:
+    return _used(site, day)
+
+
+def _used(site: Any, day: Any) -> Select[Any]:
     today = case((site_usage.c.day == day, site_usage.c.studies), else_=0)
     stored, new = func.coalesce(func.sum(site_usage.c.bytes), 0), func.coalesce(func.sum(today), 0)
     return select(stored.label("bytes"), new.label("studies")).where(site_usage.c.site == site)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     and_,
     delete,
     exists,
@@ -27,11 +28,12 @@ from thinwire.receiver.store.additions import (
     announce,
     base_of,
     check_added,
+    is_corrected,
     read_additions,
 )
 from thinwire.receiver.store.claims import DRAFT, PREDICT, Claim, Claims
 from thinwire.receiver.store.content import Content, Files, patient_of
-from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt
+from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, add_receipts
 from thinwire.receiver.store.history import SiteHistory, add_position, begin_generation, history_of, is_behind
 from thinwire.receiver.store.queries import StudyQueries, of_study
 from thinwire.receiver.store.records import (
@@ -41,7 +43,7 @@ from thinwire.receiver.store.records import (
     item_of,
     prediction_detail,
 )
-from thinwire.receiver.store.removed_blobs import name_again, was_removed, write_again
+from thinwire.receiver.store.removed_blobs import RemovedBlob, name_again, write_again
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.shares import Limit, check_room, check_served, check_share, count, limits_of, usage_of
 from thinwire.receiver.store.tables import (
@@ -59,10 +61,10 @@ from thinwire.receiver.store.tables import (
 )
 from thinwire.receiver.store.tombstones import is_erased, refuse_erased
 from thinwire.receiver.store.waiting import undrafted, undrafted_rows, untriaged, untriaged_rows
-from thinwire.receiver.store.worklist_rows import keep
+from thinwire.receiver.store.worklist_rows import keep, keep_each
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
-from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
+from thinwire.shared.errors import Forged, HubBusy, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros
@@ -124,38 +126,63 @@ class Store(StudyQueries):
         with self._database.read() as connection:
             return frozenset(connection.scalars(query))
 
-    def put(self, part: OpenedPart, found_here: bool = False) -> bytes:
+    def admit(self, site: SiteName, object: Digest, study: StudyKey, size: int) -> bytes | None:
+        """As `IngestStore.admit`."""
+        with self._database.read() as connection:
+            known = statements.before(connection, site, study, object).one()
+            if known.receipt is None:
+                self._check(connection, site, study, size, known.urgent_asked is None)
+                return None
+        return self.stored_receipt(site, object)
+
+    def put(self, part: OpenedPart, admitted: bool = False, found_here: bool = False) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
         returns. Returns the receipt that counts: of an object that is stored already, the first one.
 
-        found_here: the hub had stored it before, so neither the site's access nor its limits count. Raises NotEnrolled
-        for a revoked site, LimitReached, BadManifest for added files that are a study of their own, StudyErased for a
-        study that was removed, HubBusy; nothing is then stored."""
-        mine = {"site": part.site, "study": part.header.study}
+        admitted: `admit` was asked a moment ago. found_here: the hub had stored it before, so neither the site's access
+        nor its limits count. Raises NotEnrolled for a revoked site, LimitReached, BadManifest for added files that are
+        a study of their own, StudyErased for a study that was removed, HubBusy; nothing is then stored."""
         size = sealed_size(len(part.plaintext), part.header.chunk_log2)
-        with self._database.read() as connection:
-            # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
-            if not found_here and _stored_receipt(connection, part.site, part.object) is None:
-                self._check(connection, part, size)
-            removed = was_removed(connection, digest(part.plaintext))
-        if removed:
+        adds = isinstance(part.content, Manifest) and part.content.added is not None
+        # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
+        if not found_here and (adds or not admitted):
+            with self._database.read() as connection:
+                known = statements.before(connection, part.site, part.header.study, part.object).one()
+                if known.receipt is None:
+                    self._check_part(connection, part, size, known.urgent_asked is None)
+        signed = self._put(part, size, found_here)
+        if signed is None:
+            # The blob was removed once: its row goes before the blob is written, so that nothing removes it again.
             with self._database.write(turn=part.site) as connection:
                 write_again(connection, digest(part.plaintext), self._clock.now())
+            signed = self._put(part, size, found_here)
+        if signed is None:
+            raise HubBusy("the same content was removed a moment ago")
+        return signed
+
+    def _put(self, part: OpenedPart, size: int, found_here: bool) -> bytes | None:
+        """None, and nothing is stored, for a blob that was removed."""
+        mine = {"site": part.site, "study": part.header.study}
         # Outside of a transaction: an object store may take long.
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
         with self._database.write(turn=part.site) as connection:
-            if (known := _stored_receipt(connection, part.site, part.object)) is not None:
-                return known
+            known = _known(connection, part, blob)
+            if known.receipt is not None:
+                return bytes(known.receipt)
+            if known.removed == RemovedBlob.GONE:
+                return None
+            is_new = known.urgent_asked is None
             if not found_here:
-                self._check(connection, part, size)
+                self._check_part(connection, part, size, is_new)
             refuse_erased(connection, part.site, part.header.study)
             at = self._clock.now()
-            name_again(connection, blob)
-            added = statements.add_study(connection, part.site, part.header.study, micros(at), part.urgent)
-            is_new = added.rowcount == 1
+            name_again(connection, blob, known.removed)
+            if is_new:
+                statements.add_study(connection, part.site, part.header.study, micros(at), part.urgent)
             count(connection, part.site, size, is_new and not found_here, at)
-            statements.use_epoch(connection, part.site, part.header.epoch, micros(at))
+            if known.used_at is not None and not 0 <= micros(at) - known.used_at < _SAME_USE:
+                statements.use_epoch(connection, part.site, part.header.epoch, micros(at))
             if part.urgent:
                 self._make_urgent(connection, part.site, part.header.study)
             facts = place_detail(add_position(connection, part.site, part.object, at))
@@ -173,26 +200,25 @@ class Store(StudyQueries):
             }
             connection.execute(statements.OBJECT, {**mine, **row})
             _add_facts(connection, mine, part.content)
-            statements.answer_request(connection, part.site, part.header.study, row["kind"])
+            if known.requested:
+                statements.answer_request(connection, part.site, part.header.study, row["kind"])
             keep(connection, part.site, part.header.study)
-            if (base := base_of(connection, part.site, part.header.study)) is not None:
+            added = part.content.added if isinstance(part.content, Manifest) else None
+            if (base := known.base if added is None else base_of(connection, part.site, part.header.study)) is not None:
                 announce(connection, part.site, base, at)
         self._step("store.put.committed")
         return signed
 
-    def _check(self, connection: Connection, part: OpenedPart, size: int) -> None:
-        """Raises NotEnrolled, StudyErased, LimitReached, BadManifest."""
-        check_served(connection, part.site)
-        refuse_erased(connection, part.site, part.header.study)
+    def _check_part(self, connection: Connection, part: OpenedPart, size: int, is_new: bool) -> None:
+        """As `_check`; and raises BadManifest."""
+        self._check(connection, part.site, part.header.study, size, is_new)
         if isinstance(part.content, Manifest) and part.content.added is not None:
             check_added(connection, part.site, part.header.study, part.content.added)
-        is_new = statements.study_of(connection, part.site, part.header.study).first() is None
-        check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
 
-    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
-        """As `IngestStore.check_wanted`."""
-        with self._database.read() as connection:
-            refuse_erased(connection, site, study)
+    def _check(self, connection: Connection, site: SiteName, study: StudyKey, size: int, is_new: bool) -> None:
+        """is_new: whether it is the study's first part. Raises NotEnrolled, StudyErased, LimitReached."""
+        refuse_erased(connection, site, study)
+        check_share(connection, site, size, is_new, self._quota, self._clock.now())
 
     def limits(self, site: SiteName) -> Mapping[Limit, int]:
         """The limits of a site."""
@@ -275,11 +301,11 @@ class Store(StudyQueries):
         with self._database.read() as connection:
             return [(row.number, row.signed) for row in connection.execute(query.limit(most))]
 
-    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
+    def record_delivered(self, site: SiteName, *receipts: Digest) -> None:
         """As `IngestStore.record_delivered`."""
-        this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
+        at = micros(self._clock.now())
         with self._database.write(turn=site) as connection:
-            connection.execute(update(receipts).where(this).values(delivered_at=micros(self._clock.now())))
+            statements.deliver.each(connection, ((site, each, at) for each in receipts))
 
     def requested_parts(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
         """As `IngestStore.requested_parts`."""
@@ -351,37 +377,33 @@ class Store(StudyQueries):
     def add_prediction(
         self, waiting: PendingGraph, prediction: StoredPrediction, claim: Claim[PendingGraph] | None = None
     ) -> bool:
-        """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
-        became urgent during inference: then it still waits; or if the study was removed. claim: ends with the
-        prediction."""
-        row = {
-            "site": waiting.site,
-            "study": waiting.study,
-            "blob": waiting.blob,
-            "bundle": prediction.bundle,
-            "urgency": str(prediction.urgency),
-            "reason": prediction.reason,
-            "unfamiliar": prediction.unfamiliar,
-            "findings": json.dumps({name: list(values) for name, values in prediction.findings.items()}),
-            "at": micros(prediction.at),
-        }
+        """As `add_predictions`, of one graph."""
+        return bool(self.add_predictions([(waiting, prediction)], claim))
+
+    def add_predictions(
+        self, batch: Sequence[tuple[PendingGraph, StoredPrediction]], claim: Claim[PendingGraph] | None = None
+    ) -> list[PendingGraph]:
+        """Store predictions and their signed `triaged` receipts in one transaction; returns the graphs that got one.
+        The others have a prediction, or became urgent during inference: then they still wait; or their study was
+        removed. batch: of different studies. claim: of a graph, ends with its prediction."""
+        ready = [(waiting, _prediction_row(waiting, each), self._triaged(waiting, each)) for waiting, each in batch]
         self._step("store.prediction.before_commit")
-        with self._database.write(turn=waiting.site) as connection:
-            asked = statements.study_of(connection, waiting.site, waiting.study).one_or_none()
-            if asked is None or asked.urgent_asked is not waiting.urgent_asked:
-                return False
-            if is_erased(connection, waiting.site, waiting.study):
-                return False
-            if connection.execute(statements.PREDICTION, row).rowcount != 1:
-                return False
-            facts = prediction_detail(prediction)
-            triaged = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, prediction.at, facts)
-            add_receipt(connection, triaged, self._signing)
-            keep(connection, waiting.site, waiting.study)
+        with self._database.write(turn={waiting.site for waiting, _ in batch}) as connection:
+            new = [each for each in ready if _wants_prediction(connection, each[0])]
+            if new:
+                connection.execute(statements.PREDICTION, [row for _, row, _ in new])
+            add_receipts(connection, [told for _, _, told in new])
+            done = [waiting for waiting, _, _ in new]
+            keep_each(connection, [(each.site, each.study) for each in done])
             if claim is not None:
-                claim.end(connection, waiting)
+                claim.end(connection, *done)
         self._step("store.prediction.committed")
-        return True
+        return done
+
+    def _triaged(self, waiting: PendingGraph, prediction: StoredPrediction) -> tuple[Receipt, bytes]:
+        facts = prediction_detail(prediction)
+        triaged = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, prediction.at, facts)
+        return triaged, sign_receipt(triaged, self._signing)
 
     def undrafted(self, most: int) -> list[PendingGraph]:
         """As `waiting.undrafted`."""
@@ -471,6 +493,8 @@ class Store(StudyQueries):
         self._step("store.report.committed")
 
 
+_SAME_USE = 60 * 1_000_000
+"""Microseconds in which the uses of an epoch count as one."""
 _KINDS = frozenset(map(int, Kind))
 
 
@@ -478,8 +502,37 @@ def _without(aside: Set[str], found: Sequence[PendingGraph], most: int) -> list[
     return [each for each in found if item_of(each.site, each.study) not in aside][:most]
 
 
+def _wants_prediction(connection: Connection, waiting: PendingGraph) -> bool:
+    asked = statements.study_of(connection, waiting.site, waiting.study).one_or_none()
+    if asked is None or asked.urgent_asked is not waiting.urgent_asked:
+        return False
+    if is_erased(connection, waiting.site, waiting.study):
+        return False
+    return statements.is_predicted(connection, waiting.site, waiting.study, waiting.blob).first() is None
+
+
+def _prediction_row(waiting: PendingGraph, prediction: StoredPrediction) -> dict[str, Any]:
+    return {
+        "site": waiting.site,
+        "study": waiting.study,
+        "blob": waiting.blob,
+        "bundle": prediction.bundle,
+        "urgency": str(prediction.urgency),
+        "reason": prediction.reason,
+        "unfamiliar": prediction.unfamiliar,
+        "findings": json.dumps({name: list(values) for name, values in prediction.findings.items()}),
+        "at": micros(prediction.at),
+    }
+
+
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
     return and_(objects.c.site == site, objects.c.object == object)
+
+
+def _known(connection: Connection, part: OpenedPart, blob: Digest) -> Row[Any]:
+    header = part.header
+    known = statements.known_of(connection, part.site, header.study, part.object, int(header.kind), header.epoch, blob)
+    return known.one()
 
 
 def _stored_receipt(connection: Connection, site: SiteName, object: Digest) -> bytes | None:
@@ -526,7 +579,7 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
             ]
             if content.added is not None:
                 add(connection, mine["site"], mine["study"], content.added)
-            elif not any(each.decision is Decision.TAKEN for each in read_additions(connection, **mine)):
+            elif not is_corrected(connection, mine["site"], mine["study"]):
                 statements.set_patient(connection, mine["site"], mine["study"], patient_of(content))
             statements.forget_listed(connection, mine["site"], mine["study"])
             if entries:

@@ -7,7 +7,7 @@ one lease for all its streams; those of a killed one count no more when it ends.
 
 import logging
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,8 @@ LEASE = 15.0
 """Seconds until a replica that does not renew it counts as dead."""
 _MICROS = 1_000_000
 _LEASE = int(LEASE * _MICROS)
-_FORGOTTEN = 7 * 86_400 * _MICROS
-"""Age of a dead replica's row, from which the links of the past are known."""
+_DEAD = 600 * _MICROS
+"""Time without a lease after which a replica's rows are removed. Its streams count no more from the lease's end."""
 
 
 def stream_topic(site: SiteName) -> str:
@@ -57,17 +57,21 @@ class Streams:
     name: str
     id: str = field(default_factory=lambda: secrets.token_hex(16))
 
-    def begin(self) -> list[str]:
-        """This replica serves; returns the links (JSON) that dead ones left, and forgets those of long ago."""
+    def begin(self, merge: Callable[[list[str]], str]) -> str:
+        """This replica serves. Its row gets what `merge` makes of the links (JSON) that dead ones left, the earliest
+        first, which it returns; the rows of an earlier process of this name, and of those dead for long, go."""
         with self.database.write(turn="replicas") as connection:
             now = time_of(self.database, self.clock, connection)
             gone = replicas.c.until <= now
-            left = list(connection.scalars(select(replicas.c.links).where(gone).order_by(replicas.c.until)))
-            dead = select(replicas.c.replica).where(gone)
-            connection.execute(delete(streams).where(streams.c.replica.in_(dead)))
-            connection.execute(delete(replicas).where(replicas.c.until <= now - _FORGOTTEN))
-            self._renew(connection, now + _LEASE)
-        return [each for each in left if each]
+            query = select(replicas.c.links).where(gone, replicas.c.links.is_not(None)).order_by(replicas.c.until)
+            links = merge(list(connection.scalars(query)))
+            # The lease of a living one ends too, where the database did not answer for a while.
+            dead = gone & ((replicas.c.name == self.name) | (replicas.c.until <= now - _DEAD))
+            of_dead = streams.c.replica.in_(select(replicas.c.replica).where(dead))
+            connection.execute(delete(streams).where(of_dead))
+            connection.execute(delete(replicas).where(dead))
+            self._renew(connection, now + _LEASE, {"links": links, "written_at": now})
+        return links
 
     def renew(self, links: str | None) -> bool:
         """Renew the lease of all streams of this replica by one statement. links: their status, if it has changed.
@@ -94,17 +98,13 @@ class Streams:
             tell(connection, stream_topic(site), here=False)
         return int(number)
 
-    def close(self, site: SiteName, number: int) -> None:
-        """A stream has ended: its received bytes are durable."""
+    def close(self, site: SiteName, number: int, living: Collection[int] = ()) -> None:
+        """A stream has ended: its received bytes are durable. With its row those of earlier ones of the site here go,
+        such as one whose `open` had no answer. living: those that go on."""
+        ended = (streams.c.site == site) & (streams.c.replica == self.id) & (streams.c.number <= number)
         with self.database.write(turn=site) as connection:
-            connection.execute(delete(streams).where(streams.c.number == number))
+            connection.execute(delete(streams).where(ended, streams.c.number.not_in(sorted(living))))
             tell(connection, stream_topic(site), here=False)
-
-    def close_all_but(self, numbers: Collection[int]) -> None:
-        """Remove the rows of this replica that are not of these streams, where one could not be removed at its end."""
-        with self.database.write(turn=self.id) as connection:
-            mine = streams.c.replica == self.id
-            connection.execute(delete(streams).where(mine, streams.c.number.not_in(sorted(numbers))))
 
     def rivals(self, site: SiteName, number: int) -> tuple[bool, bool]:
         """Whether a living other replica has an older, and whether one has a newer stream of the site than this one."""
@@ -129,6 +129,11 @@ class Streams:
         )
         with self.database.read() as connection:
             return {SiteName(site): number for site, number in connection.execute(query)}
+
+    def numbers(self) -> set[int]:
+        """The streams of this replica that have a row."""
+        with self.database.read() as connection:
+            return set(connection.scalars(select(streams.c.number).where(streams.c.replica == self.id)))
 
     def others(self) -> list["Replica"]:
         """The other replicas, also dead ones."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, insert, select
 
 from thinwire.receiver.store.tables import tombstones
 from thinwire.shared.errors import StudyErased
-from thinwire.shared.formats.positional import moment
+from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.storage.database import prepared
 
@@ -28,7 +28,7 @@ class Tombstone:
 
 
 def is_erased(connection: Connection, site: str, study: bytes) -> bool:
-    return _found(connection, site, study).first() is not None
+    return tombstone_of(connection, site, study) is not None
 
 
 def refuse_erased(connection: Connection, site: str, study: bytes) -> None:
@@ -37,14 +37,36 @@ def refuse_erased(connection: Connection, site: str, study: bytes) -> None:
         raise erased(found)
 
 
+def add_tombstone(connection: Connection, site: SiteName, study: StudyKey, rule: str, at: datetime) -> None:
+    connection.execute(insert(tombstones).values(site=site, study=study, rule=rule, at=micros(at)))
+    _without(connection).discard((site, study))
+
+
 def tombstone_of(connection: Connection, site: str, study: bytes) -> Tombstone | None:
+    if (site, study) in (without := _without(connection)):
+        return None
     row = _found(connection, site, study).one_or_none()
+    if row is None:
+        without.add((site, study))
     return None if row is None else Tombstone(SiteName(row.site), StudyKey(row.study), row.rule, moment(row.at))
 
 
 def erased(found: Tombstone) -> StudyErased:
     why = f"by its retention rule {found.rule}" if found.rule else "at a person's request"
     return StudyErased(f"this study was removed from the hub on {found.at:%Y-%m-%d} {why}")
+
+
+def _without(connection: Connection) -> set[tuple[str, bytes]]:
+    """The studies without a tombstone of which this transaction knows: it has their site's turn, or one view of the
+    database, so that each is looked up once."""
+    transaction = connection.get_transaction()
+    held: tuple[object, set[tuple[str, bytes]]] | None = connection.info.get(_WITHOUT)
+    if held is None or held[0] is not transaction:
+        held = connection.info[_WITHOUT] = (transaction, set())
+    return held[1]
+
+
+_WITHOUT = "without tombstone"
 
 
 @prepared

@@ -6,11 +6,12 @@ time of arrival, from an index. Tables: docs/store-format.md. Queries: `worklist
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Row, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Insert, Row, Select, Update, and_, delete, exists, func, insert, or_, select, update
 
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store import full_text
@@ -18,12 +19,14 @@ from thinwire.receiver.store.additions import base_of
 from thinwire.receiver.store.events import StudyEvent
 from thinwire.receiver.store.reports import ReportState
 from thinwire.receiver.store.tables import (
+    additions,
     drafts,
     events,
     objects,
     predictions,
     reports,
     studies,
+    tombstones,
     worklist,
     worklist_counts,
     worklist_vocabulary,
@@ -73,32 +76,50 @@ class ReadingState(IntEnum):
     SIGNED = 5
 
 
+_KEPT = ("done", "state", "place", "opened", "report", "drafted", "words")
+"""The columns of a row that its study's other tables give, in the order of `_row`."""
+
+
 def keep(connection: Connection, site: str, study: bytes) -> None:
     """Bring the row of a study up to date, with its counts and words; in the transaction that changed the study. Files
     that are added to a study, and a study that was removed, have no row."""
-    facts, before = _read(connection, site, study)
-    if facts is None:
-        return
-    if _has_none(connection, site, study):
-        unlist(connection, site, study)
-        return
-    row = _row(facts)
-    if before is None:
-        row |= {"site": site, "study": study, "received_at": facts.received_at}
-        (number,) = connection.execute(_ROW, row).inserted_primary_key or (0,)
-        _count(connection, site, row["state"], row["place"], 1)
-        full_text.add(connection, number, row["words"])
-    else:
-        if _same(before, row):
-            return
-        connection.execute(update(worklist).where(worklist.c.number == before.number).values(row))
-        if (before.state, before.place) != (row["state"], row["place"]):
-            _count(connection, site, before.state, before.place, -1)
-            _count(connection, site, row["state"], row["place"], 1)
-        if before.words != row["words"]:
-            full_text.remove(connection, before.number, before.words)
-            full_text.add(connection, before.number, row["words"])
-    _learn(connection, set(row["words"].split()) - set("" if before is None else before.words.split()))
+    keep_each(connection, [(site, study)])
+
+
+def keep_each(connection: Connection, these: Iterable[tuple[str, bytes]]) -> None:
+    """As `keep`, of several studies, each named once."""
+    counted: Counter[tuple[str, int, int]] = Counter()
+    rows: list[Sequence[Any]] = []
+    gone: list[tuple[int, str]] = []
+    come: list[tuple[int, str]] = []
+    new: set[str] = set()
+    for site, study in these:
+        facts = _facts(connection, site, study).one_or_none()
+        if facts is None:
+            continue
+        if facts.has_none:
+            unlist(connection, site, study)
+            continue
+        row = _row(facts)
+        if facts.number is None:
+            mine = {"site": site, "study": study, "received_at": facts.received_at}
+            (number,) = connection.execute(_ROW, mine | row).inserted_primary_key or (0,)
+        else:
+            number = facts.number
+            if all(getattr(facts, f"kept_{name}") == value for name, value in row.items()):
+                continue
+            rows.append([number, *row.values()])
+            counted[site, facts.kept_state, facts.kept_place] -= 1
+        counted[site, row["state"], row["place"]] += 1
+        if facts.kept_words != row["words"]:
+            gone += [] if facts.number is None else [(number, facts.kept_words)]
+            come.append((number, row["words"]))
+            new |= set(row["words"].split()) - set((facts.kept_words or "").split())
+    _change.each(connection, rows)
+    _counts.each(connection, ((*key, by) for key, by in sorted(counted.items()) if by))
+    full_text.remove(connection, gone)
+    full_text.add(connection, come)
+    _learn(connection, new)
 
 
 def unlist(connection: Connection, site: str, study: bytes) -> None:
@@ -106,14 +127,14 @@ def unlist(connection: Connection, site: str, study: bytes) -> None:
     row = connection.execute(select(worklist).where(worklist.c.site == site, worklist.c.study == study)).one_or_none()
     if row is not None:
         connection.execute(delete(worklist).where(worklist.c.number == row.number))
-        _count(connection, site, row.state, row.place, -1)
-        full_text.remove(connection, row.number, row.words)
+        _counts(connection, site, row.state, row.place, -1)
+        full_text.remove(connection, [(row.number, row.words)])
 
 
 def is_kept(connection: Connection, site: str, study: bytes) -> bool:
     """Whether the row of a study is up to date."""
-    facts, before = _read(connection, site, study)
-    if _has_none(connection, site, study):
+    facts, before = _facts(connection, site, study).one_or_none(), _listed(connection, site, study).one_or_none()
+    if base_of(connection, site, study) is not None or is_erased(connection, site, study):
         return before is None
     return facts is not None and before is not None and _same(before, _row(facts))
 
@@ -178,18 +199,9 @@ def split(texts: Iterable[str]) -> Iterator[str]:
         yield from WORD.findall(text.lower())
 
 
-def _read(connection: Connection, site: str, study: bytes) -> tuple[Row[Any] | None, Row[Any] | None]:
-    """What the row of a study depends on, and the row; None for one that is missing."""
-    return _facts(connection, site, study).one_or_none(), _listed(connection, site, study).one_or_none()
-
-
 @prepared
 def _listed(site: Any, study: Any) -> Select[Any]:
     return select(worklist).where(worklist.c.site == site, worklist.c.study == study)
-
-
-def _has_none(connection: Connection, site: str, study: bytes) -> bool:
-    return base_of(connection, site, study) is not None or is_erased(connection, site, study)
 
 
 def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
@@ -199,12 +211,16 @@ def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
 def _learn(connection: Connection, words: set[str]) -> None:
     """Words of the vocabulary, ascending, so that two transactions that add the same ones wait for each other in one
     order."""
-    word = worklist_vocabulary.c.word
     if not words:
         return
-    if new := sorted(words.difference(connection.scalars(select(word).where(word.in_(sorted(words)))))):
+    if new := sorted(words.difference(_known_words(connection, sorted(words)).scalars())):
         rows = [{"word": each} for each in new]
         connection.execute(insert_new(worklist_vocabulary).values(rows).on_conflict_do_nothing())
+
+
+@prepared
+def _known_words(words: Any) -> Select[Any]:
+    return select(worklist_vocabulary.c.word).where(worklist_vocabulary.c.word.in_(words))
 
 
 def _unknown_words(connection: Connection) -> set[str]:
@@ -221,7 +237,7 @@ def _counted() -> Select[Any]:
 
 @prepared
 def _facts(site: Any, study: Any) -> Select[Any]:
-    """The query of what a row depends on."""
+    """The query of what a row depends on, and the row as it was kept; without `number` where there is none."""
     graph = (
         select(objects.c.blob)
         .where(objects.c.site == site, objects.c.study == study, objects.c.kind == int(Kind.GRAPH))
@@ -238,6 +254,9 @@ def _facts(site: Any, study: Any) -> Select[Any]:
     )
     opened = exists().where(events.c.site == site, events.c.study == study, events.c.event == str(StudyEvent.OPENED))
     drafted = exists().where(drafts.c.site == site, drafts.c.study == study, drafts.c.blob == graph)
+    added = exists().where(additions.c.site == site, additions.c.study == study)
+    erased = exists().where(tombstones.c.site == site, tombstones.c.study == study)
+    listed = and_(worklist.c.site == studies.c.site, worklist.c.study == studies.c.study)
     predicted = and_(
         predictions.c.site == studies.c.site, predictions.c.study == studies.c.study, predictions.c.blob == graph
     )
@@ -255,8 +274,11 @@ def _facts(site: Any, study: Any) -> Select[Any]:
             report.label("report"),
             opened.label("opened"),
             drafted.label("drafted"),
+            or_(added, erased).label("has_none"),
+            worklist.c.number,
+            *(worklist.c[name].label(f"kept_{name}") for name in _KEPT),
         )
-        .select_from(studies.outerjoin(predictions, predicted))
+        .select_from(studies.outerjoin(predictions, predicted).outerjoin(worklist, listed))
         .where(studies.c.site == site, studies.c.study == study)
     )
 
@@ -276,8 +298,12 @@ def _row(facts: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _count(connection: Connection, site: str, state: int, place: int, by: int) -> None:
-    _counts(connection, site, state, place, by)
+@prepared
+def _change(
+    number: Any, done: Any, state: Any, place: Any, opened: Any, report: Any, drafted: Any, words: Any
+) -> Update:
+    kept = zip(_KEPT, (done, state, place, opened, report, drafted, words), strict=True)
+    return update(worklist).where(worklist.c.number == number).values(dict(kept))
 
 
 @prepared

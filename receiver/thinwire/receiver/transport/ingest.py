@@ -27,12 +27,14 @@ from thinwire.shared.crypto.envelope import (
 )
 from thinwire.shared.errors import (
     BadFormat,
+    DatabaseBusy,
     DiskFull,
     Final,
     Forged,
     HubBusy,
     LimitReached,
     NotEnrolled,
+    ObjectStoreBusy,
     ProtocolBroken,
     Retryable,
     StudyErased,
@@ -65,10 +67,15 @@ QUIET_SECONDS = 0.005
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
 
+MOST_TAKEN = 100
+"""Confirmations that wait for each other."""
+
 TAKES_ADDITIONS = True
 """Whether this hub takes manifests of version 3."""
 
 _RECORD_MAGIC = b"TWE"
+_NOT_OF_IT = (HubBusy, DatabaseBusy, ObjectStoreBusy, DiskFull)
+"""Errors that say nothing of the object: all objects of all clinics meet them, and none is parked for them."""
 _STATUS_OF = (
     (ProtocolBroken, grpc.StatusCode.INVALID_ARGUMENT),
     (NotEnrolled, grpc.StatusCode.PERMISSION_DENIED),
@@ -145,6 +152,8 @@ class IngestSession:
         """The number of the last receipt that was read for this session."""
         self._sent_receipts: set[bytes] = set()
         """Digests of receipts with a larger number that were sent as answers."""
+        self._taken: list[Digest] = []
+        """Receipts that the clinic has confirmed, not yet recorded."""
         self._asked: set[tuple[StudyKey, Kind]] = set()
         self._told_limits: set[str] = set()
         self._head = b""
@@ -181,10 +190,8 @@ class IngestSession:
             case "chunk":
                 return self._chunk(up.chunk)
             case "receipt_taken":
-                self._disk.step("ingest.receipt_taken")
-                self._store.record_delivered(self.site, Digest(up.receipt_taken.receipt))
-                # Else it would hold the digests of ever more answers, where no other receipt is made for the site.
-                return self.new_messages() if len(self._sent_receipts) > MOST_RECEIPTS else []
+                self._taken.append(Digest(up.receipt_taken.receipt))
+                return self._confirmed()
             case "keys_taken":
                 self._store.record_keys_taken(self.site, Digest(up.keys_taken.list))
                 return []
@@ -192,6 +199,26 @@ class IngestSession:
                 return self._escalate(StudyKey(up.escalate.study))
             case _:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
+
+    def note(self, up: wire.Up) -> bool:
+        """In place of `receive`, without the store: whether the message, a confirmation, may wait for others that come
+        at once, until `tick`."""
+        may_wait = self._greeted and up.HasField("receipt_taken") and len(self._taken) < MOST_TAKEN
+        if may_wait:
+            self._taken.append(Digest(up.receipt_taken.receipt))
+        return may_wait
+
+    def _record_taken(self) -> None:
+        """Record what the clinic has confirmed, in one transaction."""
+        if self._taken:
+            self._disk.step("ingest.receipt_taken")
+            self._store.record_delivered(self.site, *self._taken)
+            self._taken.clear()
+
+    def _confirmed(self) -> list[wire.Down]:
+        self._record_taken()
+        # Else it would hold the digests of ever more answers, where no other receipt is made for the site.
+        return self.new_messages() if len(self._sent_receipts) > MOST_RECEIPTS else []
 
     @property
     def arriving(self) -> list[IncomingObject]:
@@ -203,13 +230,13 @@ class IngestSession:
 
     def tick(self) -> list[wire.Down]:
         """No message is waiting: make received bytes durable, and return progress messages if they are due."""
-        now = self._clock.monotonic()
+        news, now = self._confirmed() if self._taken else [], self._clock.monotonic()
         quiet = [
             each
             for each in self._arrivals.values()
             if not each.partial.unsynced or now - each.waiting_since >= each.partial.wait(each.asked)
         ]
-        return [down for arrival in quiet for down in self._sync(arrival)]
+        return news + [down for arrival in quiet for down in self._sync(arrival)]
 
     def new_messages(self) -> list[wire.Down]:
         """Receipts and requests that were not yet sent in this session."""
@@ -217,12 +244,18 @@ class IngestSession:
             return []
         # Each is read once in a session: a clinic that confirms none costs no more than one that does.
         page = self._store.receipts_after(self.site, self._last_receipt, MOST_RECEIPTS)
-        messages = [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
+        requested = self._store.requested_parts(self.site)
+        fresh = [signed for _, signed in page if digest(signed) not in self._sent_receipts]
+        head = self._new_head() if fresh else b""
+        # Nothing is read from here on: what counts as sent is sent, and a read that failed is repeated as a whole.
+        messages = []
+        for signed in fresh:
+            messages.append(self._sent(signed, head))
+            head = b""
         if page:
             self._last_receipt = page[-1][0]
         if len(page) < MOST_RECEIPTS:
             self._sent_receipts.clear()  # every receipt of before now was in a page, or is confirmed
-        requested = self._store.requested_parts(self.site)
         # A part that came and was damaged at the hub is requested again.
         self._asked &= set(requested)
         for study, kind in requested:
@@ -242,6 +275,8 @@ class IngestSession:
     @property
     def due(self) -> float | None:
         """Seconds without a message after which `tick` has something to do; None if there is nothing."""
+        if self._taken:
+            return QUIET_SECONDS
         arrivals, now = list(self._arrivals.values()), self._clock.monotonic()
         waits = [
             each.partial.wait(each.asked) - (now - each.waiting_since) for each in arrivals if each.partial.unsynced
@@ -260,6 +295,10 @@ class IngestSession:
 
     def close(self) -> None:
         """The session has ended: make received bytes durable."""
+        try:
+            self._record_taken()
+        except Exception as error:  # noqa: BLE001 - these receipts are sent again, and confirmed again
+            log.warning("site %s: confirmations are not recorded: %s", self.site, told(error))
         for arrival in self._arrivals.values():
             self._close(arrival)
         self._arrivals.clear()
@@ -272,7 +311,7 @@ class IngestSession:
             # For an unknown study no answer is needed: its parts will state that it is urgent.
             self._store.escalate(self.site, study)
         except Exception as error:  # noqa: BLE001 - one study must not end the stream of all
-            self._store.set_aside(self.site, study.hex(), error)
+            self._set_aside(study.hex(), error)
             return []  # the clinic repeats it with its next stream
         return [wire.Down(escalated=wire.Escalated(study=study))]
 
@@ -296,23 +335,17 @@ class IngestSession:
             return [self._refusal(offer, error)]
 
     def _begin(self, offer: wire.Offer) -> list[wire.Down]:
-        known = self._store.stored_receipt(self.site, Digest(offer.object))
-        if known is not None:
-            self._inbox.forget(self.site, Digest(offer.object))
-            return [self._receipt(known)]
         if offer.head.startswith(_RECORD_MAGIC):
             return self._epoch_record(offer)
         header = peek(offer.head)
         limit = self._limits.sizes.get(header.kind, 0)
         if offer.size > limit:
             raise BadFormat(f"an object of kind {header.kind} with {offer.size} bytes, over the limit of {limit}")
+        if (known := self._admit(offer, header)) is not None:
+            self._inbox.forget(self.site, Digest(offer.object))
+            return [self._receipt(known)]
         if self._store.epoch_key(self.site, header.epoch) is None:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
-        try:
-            self._store.check_wanted(self.site, header.study)
-        except StudyErased:
-            self._inbox.forget(self.site, Digest(offer.object))
-            raise
         if len(offer.head) == offer.size:
             down = self._finish(offer, header, offer.head)
             # An earlier transfer may have begun in chunks.
@@ -329,6 +362,13 @@ class IngestSession:
         )
         arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
+
+    def _admit(self, offer: wire.Offer, header: EnvelopeHeader) -> bytes | None:
+        try:
+            return self._store.admit(self.site, Digest(offer.object), header.study, offer.size)
+        except StudyErased:
+            self._inbox.forget(self.site, Digest(offer.object))
+            raise
 
     def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
         if len(offer.head) != offer.size or offer.size > MAX_RECORD:
@@ -387,8 +427,10 @@ class IngestSession:
         return _progress(arrival.offer.number, arrival.acknowledged)
 
     def _end(self, arrival: IncomingTransfer) -> wire.Down:
+        # Minutes or days have passed since the offer.
+        known = self._store.admit(self.site, Digest(arrival.offer.object), arrival.header.study, arrival.offer.size)
         with arrival.partial.content() as sealed:
-            down = self._finish(arrival.offer, arrival.header, sealed)
+            down = self._finish(arrival.offer, arrival.header, sealed) if known is None else self._receipt(known)
         arrival.partial.discard()
         del self._arrivals[arrival.offer.number]
         return down
@@ -401,7 +443,7 @@ class IngestSession:
         if opened != header:
             raise Forged("the first bytes of an offer are not those of its object")
         self._disk.step("ingest.put.before")
-        receipt = self._store.put(self.site, object, opened, plaintext, offer.urgent)
+        receipt = self._store.put(self.site, object, opened, plaintext, offer.urgent, True)
         self._disk.step("ingest.put.done")
         self.stored += 1
         return self._receipt(receipt)
@@ -431,14 +473,21 @@ class IngestSession:
             # A limit once a session: a flood of refused objects does not flood the log too.
             log.warning("site %s: refused: %s", self.site, ours)
             self._told_limits.add(limit)
-        if not isinstance(error, Final | HubBusy):
-            self._store.set_aside(self.site, offer.object.hex(), error)
+        if not isinstance(error, Final):
+            self._set_aside(offer.object.hex(), error)
         return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
 
+    def _set_aside(self, item: str, error: Exception) -> None:
+        if not isinstance(error, _NOT_OF_IT):
+            self._store.set_aside(self.site, item, error)
+
     def _receipt(self, signed: bytes) -> wire.Down:
+        return self._sent(signed, self._new_head())
+
+    def _sent(self, signed: bytes, head: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
-        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=head))
 
     def _new_keys(self, hello: wire.Hello) -> bytes:
         """The list of the hub's keys for a clinic that has another one; empty for one that has it, or takes none."""

@@ -89,8 +89,10 @@ class IngestStore(EpochKeys, Protocol):
         """Raises LimitReached unless the site may store this many bytes more."""
         ...
 
-    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
-        """Raises StudyErased for a study that was removed from this hub."""
+    def admit(self, site: SiteName, object: Digest, study: StudyKey, size: int) -> bytes | None:
+        """Before a part is taken: as `stored_receipt`; of one that is not stored, raises StudyErased for a study that
+        was removed from this hub, NotEnrolled for a site whose access is revoked, and LimitReached. size: of the sealed
+        object, bytes."""
         ...
 
     def audit_head(self) -> bytes:
@@ -107,13 +109,22 @@ class IngestStore(EpochKeys, Protocol):
         where that one does not tell its place in the present history."""
         ...
 
-    def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:
+    def put(
+        self,
+        site: SiteName,
+        object: Digest,
+        header: EnvelopeHeader,
+        plaintext: bytes,
+        urgent: bool,
+        admitted: bool = False,
+    ) -> bytes:
         """Store one part of a study and sign its `stored` receipt, both durable when this returns, or neither.
 
         object: SHA-256 of the sealed bytes; a repeat of the same object has no effect, and returns the first receipt.
         header, plaintext: opened and verified, from an epoch of `site`. Another object with the same study, kind
         and plaintext (sealed again after damage at the clinic) is stored once, and gets its own receipt.
-        urgent: whether the clinic sent the study as urgent. The receipt is then undelivered.
+        urgent: whether the clinic sent the study as urgent. admitted: `admit` was asked a moment ago, and is not asked
+        again before the plaintext is written. The receipt is then undelivered.
         Raises NotEnrolled for a site whose access is revoked, LimitReached; BadPayload, BadManifest, BadArchive,
         UnknownBundle, Forged for invalid content; the store moves useful content to quarantine.
         """
@@ -147,8 +158,9 @@ class IngestStore(EpochKeys, Protocol):
         released when the same is received. Of one site a limited number is parked. Never raises."""
         ...
 
-    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
-        """Record that this receipt (SHA-256 of its signed bytes) is durable at the site. Unknown ones are ignored."""
+    def record_delivered(self, site: SiteName, *receipts: Digest) -> None:
+        """Record that these receipts (SHA-256 of their signed bytes) are durable at the site. Unknown ones are
+        ignored."""
         ...
 
     def requested_parts(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:

@@ -32,7 +32,7 @@ class LinkBook:
         """This process serves; returns the links of earlier ones. Raises as `Database.write`."""
         _, left = link_status.read_status(self._data, self._clock.now())
         if self._streams is not None:
-            left = [link for text in self._streams.begin() for link in _links(text)]
+            left = _links(self._streams.begin(_of_the_past))
             self._renewed = self._clock.monotonic()
         return left
 
@@ -48,6 +48,9 @@ class LinkBook:
                 self._renewed = now
                 if changed:
                     self._told = now, links
+                elif not held:
+                    # Its row may be a new one, without the links.
+                    self._told = None
             links = merged([links, *self._read_others(self._streams)])
         if self._written is None or self._written[1] != links or now - self._written[0] >= RENEWED:
             link_status.write_status(self._data, links, self._clock.now())
@@ -69,10 +72,7 @@ class LinkBook:
             self._others[each.id] = each.written_at, each.lives, links
         here = {each.id for each in others}
         self._others = {id: each for id, each in self._others.items() if id in here}
-        return [
-            links if lives else [replace(link, connected=False, rate=0.0, arriving=()) for link in links]
-            for _, lives, links in self._others.values()
-        ]
+        return [links if lives else _ended(links) for _, lives, links in self._others.values()]
 
 
 def merged(replicas: Iterable[Iterable[SiteLink]]) -> list[SiteLink]:
@@ -84,6 +84,14 @@ def merged(replicas: Iterable[Iterable[SiteLink]]) -> list[SiteLink]:
             if before is None or (link.connected, link.since) > (before.connected, before.since):
                 found[link.site] = link
     return [link for _, link in sorted(found.items())]
+
+
+def _of_the_past(texts: Iterable[str]) -> str:
+    return _text(merged(_ended(_links(each)) for each in texts))
+
+
+def _ended(links: Iterable[SiteLink]) -> list[SiteLink]:
+    return [replace(link, connected=False, rate=0.0, arriving=()) for link in links]
 
 
 def _text(links: Sequence[SiteLink]) -> str:

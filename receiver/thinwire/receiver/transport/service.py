@@ -120,7 +120,7 @@ class HubServer(HubServicer):
         self._loop = asyncio.get_running_loop()
         self._calls = StoreCalls(store_calls.THREADS, store_calls.STUCK_SECONDS)
         if self._of_replicas is not None:
-            self._leases = StreamLeases(self._of_replicas, self._calls)
+            self._leases = StreamLeases(self._of_replicas, self._calls, self._do)
         self._unsubscribe = self._subscribe(self._heard)
         self._front = Front(self._guard, listen)
         self._server = grpc.aio.server(options=_OPTIONS)
@@ -204,9 +204,7 @@ class HubServer(HubServicer):
             self._leases.heard(changed)
             self._check_replaced(changed & self._streams.keys())
         if ACCESS in topics:
-            self._unsure = True
-            if self._checking is None or self._checking.done():
-                self._checking = asyncio.create_task(self._check_access())
+            self._check_all()
 
     def _do(self, act: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(act)
@@ -214,7 +212,7 @@ class HubServer(HubServicer):
         task.add_done_callback(self._doing.discard)
 
     def check_replaced(self) -> None:
-        """End every stream whose site has a newer one on another replica."""
+        """End every stream whose site has a newer one on another replica, or which the others do not know."""
         self._check_replaced(None)
 
     def _check_replaced(self, sites: Set[SiteName] | None) -> None:
@@ -227,8 +225,35 @@ class HubServer(HubServicer):
                 stream = self._streams.get(site)
                 if stream is not None and stream.lease < number:
                     await stream.supersede()
+            if sites is None:
+                await self._end_unlisted(leases)
         except Exception as error:  # noqa: BLE001 - looked at again with the next news, and every half minute
             log.error("streams of other replicas are not checked: %s", told(error))
+
+    async def _end_unlisted(self, leases: StreamLeases) -> None:
+        """End the streams without a row, of which no other replica knows: this one was taken for dead."""
+        before = dict(self._streams)
+        listed = await leases.numbers()
+        for site, stream in before.items():
+            if stream.lease not in listed and self._streams.get(site) is stream:
+                await stream.supersede()
+
+    def _check_all(self) -> None:
+        self._unsure = True
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check_access())
+
+    async def _check_new(self, stream: SiteStream, calls: StoreCalls) -> None:
+        """A revocation that came while the stream was being opened found no stream."""
+        site = stream.session.site
+        try:
+            refused = await calls.call(self._store.refused, {site: stream.certificate}, patient=True)
+        except Exception as error:  # noqa: BLE001 - looked at again with all others
+            log.error("a new stream is not checked: %s", told(error))
+            self._check_all()
+            return
+        if site in refused and self._streams.get(site) is stream:
+            stream.refuse(refused[site])
 
     async def _check_access(self) -> None:
         """End the streams of sites whose access is revoked, or which joined anew, by any process."""
@@ -308,6 +333,7 @@ class HubServer(HubServicer):
                 self._release(lease)
                 raise
             self._streams[peer.name] = stream
+            self._do(self._check_new(stream, self._calls))
             log.info("site %s connected", peer.name)
             await stream.run()
         except grpc.aio.AbortError:

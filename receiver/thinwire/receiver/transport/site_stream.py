@@ -121,6 +121,8 @@ class SiteStream:
         # The others are told busy; what is under way waits, and reads no further message meanwhile.
         patient = up.WhichOneof("message") not in ("hello", "offer")
         async with self._turn:
+            if self.session.note(up):
+                return
             try:
                 await self._answer(self.session.receive, up, patient=patient)
             except HubBusy as error:

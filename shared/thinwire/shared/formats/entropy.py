@@ -30,6 +30,7 @@ class SymbolEncoder:
 
     def __init__(self) -> None:
         self._range = constriction.stream.queue.RangeEncoder()
+        self._flag = _Flag()
 
     def put(self, symbols: IntArray, weights: Weights) -> None:
         """symbols: int32 [n]. weights: positive, [n, K], one row for each symbol."""
@@ -39,6 +40,11 @@ class SymbolEncoder:
     def flags(self, values: IntArray, chances: Weights) -> None:
         """values: 0 or 1, [n]. chances: [n], of 1, between 1 and WHOLE - 1."""
         self.put(values, _of_chances(chances))
+
+    def flag(self, value: bool, chance: int) -> None:
+        """As `flags`, of one, without arrays made anew: a payload has one for each cell of an image."""
+        self._flag.symbol[0] = value
+        self._range.encode(self._flag.symbols, _FAMILY, self._flag.of(chance))
 
     def uniform(self, values: Sequence[int], bound: int) -> None:
         """Numbers below `bound` (at most 2^24), all equally likely."""
@@ -63,6 +69,7 @@ class SymbolDecoder:
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(-len(data) % _WORD), ">u4")
         self._range = constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
+        self._flag = _Flag()
 
     def take(self, weights: Weights) -> IntArray:
         """int32 [n], each below K of weights [n, K]."""
@@ -71,6 +78,10 @@ class SymbolDecoder:
     def flags(self, chances: Weights) -> IntArray:
         """int32 [n], 0 or 1."""
         return self.take(_of_chances(chances))
+
+    def flag(self, chance: int) -> bool:
+        """As `flags`, of one."""
+        return bool(self._decode(_FAMILY, self._flag.of(chance))[0])
 
     def uniform(self, count: int, bound: int) -> IntArray:
         """int32 [count], each below `bound`."""
@@ -88,9 +99,22 @@ class SymbolDecoder:
 
     def _decode(self, *how: Any) -> IntArray:
         try:
-            return np.asarray(self._range.decode(*how), dtype=np.int32)
+            return cast(IntArray, self._range.decode(*how))
         except AssertionError as error:  # constriction's error for bytes that its coder never writes
             raise BadPayload("the payload is not the output of a coder") from error
+
+
+class _Flag:
+    """The arrays of one flag, and views by which a number is written into them in the shortest time."""
+
+    def __init__(self) -> None:
+        self.symbols, self._table = np.zeros(1, np.int32), np.zeros((1, 2), np.float32)
+        self.symbol, self._weights = self.symbols.data, self._table.reshape(2).data
+
+    def of(self, chance: int) -> NDArray[np.float32]:
+        """The table of a chance, until the next call."""
+        self._weights[0], self._weights[1] = WHOLE - chance, chance
+        return self._table
 
 
 def _table(weights: Weights) -> NDArray[np.float32]:
@@ -98,7 +122,6 @@ def _table(weights: Weights) -> NDArray[np.float32]:
 
 
 def _of_chances(chances: Weights) -> NDArray[np.float32]:
-    # Called once for each cell of an image: np.stack would take most of a payload's time.
     table = np.empty((len(chances), 2), np.float32)
     table[:, 1] = chances
     table[:, 0] = WHOLE - table[:, 1]

@@ -158,11 +158,11 @@ def _write(s: _Symbols, bundle: BundleId, grid: Grid, coder: Coder) -> bytes:
     _write_code(out, s.view_position, VIEWS)
     out.uniform([s.height, s.width], MAX_SIDE + 1)
     out.number(len(s.cell))
-    kept = np.isin(np.arange(grid.cells), s.cell)
+    kept = set(s.cell.tolist())
 
     def say(cell: int, chance: int) -> bool:
-        out.flags(kept[cell : cell + 1].astype(np.int32), np.array([chance]))
-        return bool(kept[cell])
+        out.flag(cell in kept, chance)
+        return cell in kept
 
     _walk(grid, coder, len(s.cell), say)
     out.put(s.score, _rows(tables.score, len(s.score)))
@@ -185,7 +185,8 @@ def _read(data: SymbolDecoder, coder: Coder) -> _Symbols:
         raise BadPayload("an image without pixels")
     grid = Grid(height, width, coder.spec.working_size)
     count = data.number(0, int(grid.valid.sum()))
-    cell = _walk(grid, coder, count, lambda _, chance: bool(data.flags(np.array([chance]))[0]))
+    flag = data.flag
+    cell = _walk(grid, coder, count, lambda _, chance: flag(chance))
     score = data.take(_rows(tables.score, count))
     context = data.take(coder.weights(level, context=True)) - coder.reach
     patch = [data.take(coder.weights(level, context=False)) - coder.reach for _ in range(count)]
@@ -224,11 +225,14 @@ def _walk(grid: Grid, coder: Coder, count: int, keep: Callable[[int, int], bool]
     for position, cell in enumerate(cells):
         if rest == 0:
             break
-        chance = min(max(rest * often[cell] * WHOLE // total, 1), WHOLE - 1)
+        share = often[cell]
+        chance = rest * share * WHOLE // total
+        # Compared here: `min` and `max` would take most of the loop's time.
+        chance = 1 if chance < 1 else WHOLE - 1 if chance >= WHOLE else chance
         if rest == len(cells) - position or keep(cell, chance):
             kept.append(cell)
             rest -= 1
-        total -= often[cell]
+        total -= share
     return np.array(kept, np.int32)
 
 

@@ -10,9 +10,9 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,37 +98,39 @@ class Database:
         return self.path is None
 
     @contextlib.contextmanager
-    def write(self, turn: str | None = None) -> Iterator[Connection]:
+    def write(self, turn: str | Collection[str] | None = None) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains if the block raises.
 
-        turn: for PostgreSQL, what the transaction writes, such as a site. Transactions of one turn follow each other;
-        those of different turns go on at once; one without a turn is alone. SQLite has one writer at a time. Threads
-        of a process write to SQLite in the order in which they came: SQLite itself lets any of them go first, so that
-        one that writes without a pause would keep the others waiting.
+        turn: for PostgreSQL, what the transaction writes, such as a site, or several sites. Transactions of one turn
+        follow each other; those of different turns go on at once; one without a turn is alone. SQLite has one writer at
+        a time. Threads of a process write to SQLite in the order in which they came: SQLite itself lets any of them go
+        first, so that one that writes without a pause would keep the others waiting.
 
         Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long, or if the database
         does not answer: the transaction may then have been committed.
         """
-        with self._transaction(turn) as connection:
+        with self._transaction(frozenset([turn]) if isinstance(turn, str) else turn) as connection:
             told = connection.info[_TOLD] = Told()
             yield connection
         self.committed(told)
 
     @contextlib.contextmanager
-    def _transaction(self, turn: str | None) -> Iterator[Connection]:
+    def _transaction(self, turns: Collection[str] | None) -> Iterator[Connection]:
         if not self.shared:
             with self._turns.take(PATIENCE), translated(), self.engine.begin() as connection:
-                connection.execution_options(turn=turn)
+                connection.execution_options(turns=turns)
                 yield connection
             return
         with translated(), self.engine.begin() as connection:
             idle = func.set_config("idle_in_transaction_session_timeout", IDLE, True)
-            if turn is None:
+            if turns is None:
                 connection.execute(select(idle, func.pg_advisory_xact_lock(_ALL, 0)))
             else:
-                connection.execution_options(turn=turn)
-                mine = func.pg_advisory_xact_lock(_ONE, _key(turn))
-                connection.execute(select(idle, func.pg_advisory_xact_lock_shared(_ALL, 0), mine))
+                connection.execution_options(turns=turns)
+                connection.execute(select(idle, func.pg_advisory_xact_lock_shared(_ALL, 0)))
+                # One after the other in one order, or two transactions may wait for each other.
+                for key in sorted(map(_key, turns)):
+                    _take(connection, _ONE, key)
             yield connection
 
     @contextlib.contextmanager
@@ -152,7 +154,10 @@ class Database:
             try:
                 yield
             finally:
-                # The lock is the connection's, which must not go back to the pool with it.
+                # The lock is the connection's, which must not go back to the pool with it. Its end alone would free the
+                # lock too, a moment later.
+                with contextlib.suppress(DBAPIError):
+                    connection.execute(select(func.pg_advisory_unlock(_ALONE, _key(act))))
                 connection.invalidate()
 
     def faults(self) -> list[str]:
@@ -187,20 +192,30 @@ class Database:
         self.engine.dispose()
 
 
-def prepared(build: Callable[..., Executable]) -> Callable[..., CursorResult[Any]]:
-    """A statement that is built once. `build` gets a parameter in place of each value; call the result with a
-    connection and the values. To build a statement and to find its text takes SQLAlchemy longer than SQLite takes to
-    execute it, so that this is for what is done with each object."""
-    names = [f"of_{name}" for name in inspect.signature(build).parameters]
+class Prepared:
+    """A statement that is built once; call it with a connection and the values. To build a statement and to find its
+    text takes SQLAlchemy longer than SQLite takes to execute it, so that this is for what is done with each object."""
 
-    @cache
-    def statement() -> Executable:
-        return build(*map(bindparam, names))
+    def __init__(self, build: Callable[..., Executable]) -> None:
+        self._names = [f"of_{name}" for name in inspect.signature(build).parameters]
+        self._build = build
 
-    def execute(connection: Connection, *values: Any) -> CursorResult[Any]:
-        return connection.execute(statement(), dict(zip(names, values, strict=True)))
+    @cached_property
+    def _statement(self) -> Executable:
+        return self._build(*map(bindparam, self._names))
 
-    return execute
+    def __call__(self, connection: Connection, *values: Any) -> CursorResult[Any]:
+        return connection.execute(self._statement, dict(zip(self._names, values, strict=True)))
+
+    def each(self, connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
+        """Once with the values of each row; without rows, nothing."""
+        if given := [dict(zip(self._names, values, strict=True)) for values in rows]:
+            connection.execute(self._statement, given)
+
+
+def prepared(build: Callable[..., Executable]) -> Prepared:
+    """build: gets a parameter in place of each value."""
+    return Prepared(build)
 
 
 _TOLD = "told"
@@ -348,13 +363,17 @@ def take_turn(connection: Connection, turn: str) -> None:
     """In a writing transaction of any turn: from here to its end, those that take this turn follow each other. Last in
     the transaction, or two may wait for each other. SQLite: writers follow each other anyway."""
     if is_postgresql(connection):
-        connection.execute(select(func.pg_advisory_xact_lock(_ONE, _key(turn))))
+        _take(connection, _ONE, _key(turn))
 
 
 def require_turn(connection: Connection, turn: str) -> None:
     """A guard against slips: raises AssertionError in a transaction of another turn."""
-    taken = connection.get_execution_options().get("turn")
-    assert taken in (None, turn), f"the transaction has the turn {taken!r}"
+    taken = connection.get_execution_options().get("turns")
+    assert taken is None or turn in taken, f"the transaction has the turns {sorted(taken)}"
+
+
+def _take(connection: Connection, of: int, key: int) -> None:
+    connection.execute(select(func.pg_advisory_xact_lock(of, key)))
 
 
 def _key(name: str) -> int:

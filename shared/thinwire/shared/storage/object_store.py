@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -78,6 +79,28 @@ class ObjectStore:
         self._folder = folder
         self._monotonic = monotonic
         self._silent_until = 0.0
+        self._first: Callable[[], object] | None = None
+        self._proving = threading.RLock()
+        self._is_proving = False
+
+    def require(self, first: Callable[[], object]) -> None:
+        """first: asks this store whether it is the right one, before the first other request; it raises if not, and is
+        then called again before the next one."""
+        self._first = first
+
+    def prove(self) -> None:
+        """Call what `require` was given, unless it returned before."""
+        if self._first is None:
+            return
+        with self._proving:
+            if self._is_proving or self._first is None:
+                return
+            self._is_proving = True
+            try:
+                self._first()
+                self._first = None
+            finally:
+                self._is_proving = False
 
     def put(self, name: str, data: bytes, step: str) -> None:
         """Store an object, confirmed when this returns; one that is here with this content stays. Steps:
@@ -191,6 +214,7 @@ class ObjectStore:
         """A request, with the store's errors as ours; FileNotFoundError and AlreadyExistsError are answers."""
         from obstore.exceptions import AlreadyExistsError, BaseError
 
+        self.prove()
         if (wait := self._silent_until - self._monotonic()) > 0:
             raise ObjectStoreBusy(f"the object store did not answer; it is asked again in {wait:.0f} s")
         try:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from tests.support.clock import START, FakeClock
 from tests.support.forwarded_hub import keep_study, next_plan
-from tests.support.hub_folder import Clinic
+from tests.support.hub_folder import Clinic, damage_blob
 from tests.support.machine_results import image_file
 from tests.support.programs import until
 from tests.support.scripted_peer import ScriptedPeer
@@ -34,7 +34,6 @@ from thinwire.shared.errors import HubBusy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
 from thinwire.shared.parked import FIRST_PAUSE
-from thinwire.shared.storage.blobs import FolderBlobs
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "http://records"})
@@ -254,9 +253,7 @@ def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, 
     study = keep_study(hub, clinic, bundle, read=False)
     archive = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)
     assert archive is not None
-    for path in (hub.data / "blobs").rglob("?" * 64):
-        if path.read_bytes() == archive:
-            path.write_bytes(archive[:-1])
+    damage_blob(hub, digest(archive))
     peer = ScriptedPeer()
     drain(forwarder(hub, peer))
     (refused,) = queue_of(hub).all()
@@ -269,7 +266,7 @@ def test_a_study_that_cannot_be_read_stops_no_other_and_goes_when_its_part_comes
     studies = [keep_study(hub, clinic, bundle, image_file(seed), originals=False) for seed in (1, 2)]
     manifest = hub.store.plaintext(clinic.site, studies[0], Kind.MANIFEST)
     assert manifest is not None
-    FolderBlobs(hub.data / "blobs", hub.disk).path(digest(manifest)).write_bytes(manifest[:-1])
+    damage_blob(hub, digest(manifest))
     peer = ScriptedPeer()
     drain(forwarder(hub, peer, RECORDS))
     assert [each.study for each in queue_of(hub).all()] == [studies[1]]

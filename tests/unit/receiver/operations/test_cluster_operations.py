@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, insert, select, text
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, join, study_parts
+from tests.support.hub_folder import Clinic, damage_blob, join, study_parts
 from tests.support.object_store import bucket
 from tests.support.postgresql import new_database, server
 from tests.support.power import Fuse, PowerCut
@@ -77,15 +77,13 @@ def test_a_repair_goes_on_wherever_the_power_is_cut(
     parts = study_parts(clinic, bundle)
     arrives(hub, clinic, parts)
     part, blob = parts.originals, digest(parts.originals.plaintext)
-    name = f"blobs/{blob.hex()[:2]}/{blob.hex()}"
-    assert hub.objects is not None
     for step in ("check.repair.before_commit", "check.repair.committed", "never"):
-        hub.objects._client.put(name, b"?" + part.plaintext[1:])
+        damage_blob(hub, blob)
         with open_hub(data, clock, Disk(Fuse((step, 1)))) as cut, suppress(PowerCut):
             assert "damaged" in found(cut)[0].problem
             repair(cut, found(cut))
         repair(hub, found(hub))
-        assert (found(hub), hub.damaged_blobs().size(blob)) == ([], len(part.plaintext)), step
+        assert (found(hub), hub.damaged_blobs().size(blob)) == ([], len(b"damaged")), step
         assert hub.store.requested_parts(clinic.site) == [(parts.study, Kind.ORIGINALS)]
         assert hub.store.stored_receipt(clinic.site, part.object) is None
         hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False)
@@ -158,7 +156,7 @@ def test_nothing_of_another_hub_is_replaced_or_used(
             pass
         (data / FILE).write_text(with_state(mine, database=url, blobs=f"{blobs}/2"))
         with open_hub(data, clock) as hub, pytest.raises(BadConfiguration, match="no object 'hub'"):
-            require_place(hub)
+            found(hub)
         (data / FILE).write_text(mine)
         make_hub(tmp_path / "third", bundle.folder, Disk(), clock)
         with server().database() as fresh, pytest.raises(BadConfiguration, match="objects of another hub"):

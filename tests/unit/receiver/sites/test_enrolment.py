@@ -6,6 +6,7 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, join
 from thinwire.receiver.config import FILE
 from thinwire.receiver.hub import DATABASE, Hub, open_hub, serving_lock
+from thinwire.receiver.sites import enrolment
 from thinwire.receiver.sites.enrolment import EPOCH_LIFE, JoinResult
 from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.store.tables import TABLES, epoch_uses
@@ -228,3 +229,12 @@ def test_keys_are_for_their_owner_alone(hub: Hub) -> None:
     assert {path.stat().st_mode & 0o777 for path in (hub.data / "keys").iterdir()} == {0o600}
     assert hub.data.stat().st_mode & 0o777 == 0o700
     assert (hub.data / (FILE if hub.database.shared else DATABASE)).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_epochs_in_use_stay_opened(hub: Hub, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolment, "_MOST_OPENED", 2)
+    used, rare, new = (join(hub, name) for name in ("north-valley", "south-ridge", "west-hill"))
+    for clinic in (used, rare, used, new):
+        clock.advance(enrolment.FRESH_SECONDS)
+        assert hub.enrolment.epoch_key(clinic.site, clinic.epoch.id) is not None
+    assert [site for site, _ in hub.enrolment._opened] == [used.site, new.site]

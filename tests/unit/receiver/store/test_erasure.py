@@ -144,7 +144,7 @@ def test_an_erased_study_is_refused_for_good(hub: Hub, clinic: Clinic, parts: St
     Retention(hub).run()
     pipeline, part = hub.pipeline(), parts.originals
     with pytest.raises(StudyErased):
-        pipeline.check_wanted(clinic.site, parts.study)
+        pipeline.admit(clinic.site, part.object, parts.study, len(part.sealed))
     with pytest.raises(StudyErased):
         pipeline.put(clinic.site, part.object, part.header, part.plaintext, True)
     with pytest.raises(StudyErased):

@@ -6,16 +6,19 @@ from datetime import timedelta
 
 import pytest
 
+from tests.support.hub_end import used
 from tests.support.hub_folder import Clinic, StudyParts
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store import news as news_module
 from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.store.history import HISTORY, record_backup
-from thinwire.receiver.store.news import ACCESS, News
+from thinwire.receiver.store.news import ACCESS, News, is_of_work
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.crypto.keys import fingerprint, new_request, new_signing_key, prove_renewal
 from thinwire.shared.errors import DatabaseBusy
 from thinwire.shared.identifiers import SiteName
 
+SITE, SIGNING = SiteName("north-valley"), new_signing_key()
 Heard = list[tuple[frozenset[str], bool]]
 
 
@@ -54,13 +57,27 @@ def test_each_commit_is_heard_once_here_and_once_elsewhere(
     assert [each for each in elsewhere if each[0]] == [(frozenset({clinic.site, STUDIES}), True)]
     here.clear()
     hub.news.look()
-    assert here == [(frozenset(), True)]
+    assert here == [(frozenset(), hub.database.shared)]
     here.clear()
     other.store.request(clinic.site, parts.study, Kind.PREVIEW)
     hub.store.record_opened(clinic.site, parts.study)  # a later event does not hide the earlier one of the other
     hub.news.look()
     of_study = frozenset({clinic.site, STUDIES})
     assert here == [(of_study, False), (of_study, True)]
+
+
+def test_a_commit_of_this_process_is_no_work_of_another(hub: Hub, other: Hub, engine: str) -> None:
+    if engine == "postgresql":
+        pytest.skip("it tells what was committed, and by whom")
+    here = listening(hub.news)
+    backed_up(hub)
+    here.clear()
+    hub.store.parked.park("inference", "a", OSError())
+    hub.news.look()
+    assert not any(is_of_work(*each) for each in here)
+    other.store.parked.retry()
+    hub.news.look()
+    assert is_of_work(*here[-1])
 
 
 def test_revocations_joins_backups_and_generations_are_heard_elsewhere(hub: Hub, other: Hub, clinic: Clinic) -> None:
@@ -76,6 +93,20 @@ def test_revocations_joins_backups_and_generations_are_heard_elsewhere(hub: Hub,
         other.news.look()
         assert (frozenset({topic}), False) in here
         assert elsewhere == [(frozenset({topic}), True)]
+
+
+def test_a_certificate_in_force_is_found_by_a_look(hub: Hub, other: Hub) -> None:
+    present = used(hub.enrolment, hub.enrolment.enrol(SITE)[0], new_request(SITE)[1], SIGNING).certificate_pem
+    hub.enrolment.connect(SITE, present)
+    request = new_request(SITE)[1]
+    following = hub.enrolment.renew(
+        SITE, fingerprint(present), request, prove_renewal(SIGNING, fingerprint(present), request)
+    )
+    here = listening(hub.news)
+    other.database.committed = lambda _: None  # it died
+    other.enrolment.connect(SITE, following)
+    hub.news.look()
+    assert here == [(frozenset({ACCESS}), True)]
 
 
 def backed_up(hub: Hub) -> None:

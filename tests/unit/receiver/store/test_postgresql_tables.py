@@ -57,11 +57,20 @@ def test_a_text_with_a_nul_is_stored(hub: Hub) -> None:
 
 def earlier_columns(tmp_path: Path) -> dict[str, set[str]]:
     """Of the last version before PostgreSQL, by table."""
-    path = tmp_path / "earlier.db"
-    path.write_bytes(lzma.decompress(EARLIER.read_bytes()))
-    with contextlib.closing(sqlite3.connect(path)) as database:
+    with earlier(tmp_path) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: {row[1] for row in database.execute(f"PRAGMA table_info({name})")} for name in names}
+
+
+def earlier_indices(tmp_path: Path) -> set[str]:
+    with earlier(tmp_path) as database:
+        return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+
+
+def earlier(tmp_path: Path) -> contextlib.closing[sqlite3.Connection]:
+    path = tmp_path / "earlier.db"
+    path.write_bytes(lzma.decompress(EARLIER.read_bytes()))
+    return contextlib.closing(sqlite3.connect(path))
 
 
 @pytest.fixture
@@ -71,7 +80,7 @@ def url() -> Iterator[str]:
 
 
 def test_the_revisions_since_then_make_the_same_tables(url: str, tmp_path: Path) -> None:
-    before = earlier_columns(tmp_path)
+    before, indices = earlier_columns(tmp_path), earlier_indices(tmp_path)
     made = engine_of(url)
     with made.begin() as connection:
         expected = columns(connection)
@@ -82,6 +91,9 @@ def test_the_revisions_since_then_make_the_same_tables(url: str, tmp_path: Path)
             for column in table.columns:
                 if column.name not in before[table.name]:
                     connection.execute(text(f'ALTER TABLE {table.name} DROP COLUMN "{column.name}"'))
+            for index in table.indexes:
+                if index.name not in indices:
+                    connection.execute(text(f"DROP INDEX IF EXISTS {index.name}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
         assert columns(connection) != expected
     assert migrate(url, HUB, Disk()) == (12, None)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from tests.support.clock import START, FakeClock
 from tests.support.forwarded_hub import next_plan
@@ -14,9 +14,11 @@ from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.metrics import Totals
+from thinwire.receiver.store.claims import AGAIN, PREDICT
 from thinwire.receiver.store.events import StudyEvent, add_event
-from thinwire.receiver.store.tables import parked, worklist_vocabulary
+from thinwire.receiver.store.tables import audit_anchors, parked, worklist, worklist_vocabulary
 from thinwire.receiver.store.worklist_rows import keep
+from thinwire.shared import parked as parked_module
 from thinwire.shared.errors import DatabaseBusy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.parked import COMPARED, ParkedItems
@@ -157,6 +159,29 @@ def test_messages_of_the_audit_log_follow_each_other_whoever_appends_them(hub: H
     assert ["first" in each.message for each in hub.audit.newest(None, 2)] == [False, True]
 
 
+def test_a_head_that_the_log_has_is_recorded_while_another_writes_to_the_log(hub: Hub) -> None:
+    clinic = join(hub)
+    hub.audit.record(Message(Act.VIEWED, START, "first"))
+    head = hub.audit.signed_head()
+    with hub.database.write(turn="audit") as connection:
+        hub.audit.record_anchor(clinic.site, head, START)
+        assert connection.scalar(select(audit_anchors.c.site)) == clinic.site
+
+
+def test_a_graph_whose_row_another_transaction_held_is_soon_looked_for_again(hub: Hub, bundle: Bundle) -> None:
+    clinic, claims = join(hub), hub.store.claims
+    part = study_parts(clinic, bundle).graph
+    hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False)
+    with hub.database.write(turn=clinic.site) as connection:
+        connection.execute(update(worklist).values(words=worklist.c.words))
+        with hub.store.take_untriaged(32, set()) as claim:
+            assert claim.pieces == []
+    assert claims.seconds(PREDICT, 30.0) <= AGAIN
+    with hub.store.take_untriaged(32, set()) as claim:
+        assert len(claim.pieces) == 1
+    assert claims.seconds(PREDICT, 30.0) == 30.0
+
+
 def test_two_sites_may_teach_the_same_words_at_once(hub: Hub, bundle: Bundle, aside: Aside) -> None:
     first, second = join(hub, "north-valley"), join(hub, "south-ridge")
     parts = [study_parts(each, bundle, seed) for seed, each in enumerate((first, second))]
@@ -199,6 +224,30 @@ def test_a_loop_that_another_process_parked_stays_parked(hub: Hub, clock: FakeCl
         here.release("inference", item)
     assert [each.item for each in here.items()] == [""]
     there.release("inference", "")
+    assert here.items() == []
+
+
+def test_what_is_parked_anew_after_a_success_stays(hub: Hub, clock: FakeClock) -> None:
+    here = ParkedItems(hub.database, parked, clock)
+    here.release("receiving", "north-valley/ab")
+    here.park("receiving", "north-valley/ab", OSError())
+    clock.advance(COMPARED)
+    here.release("link status", "")
+    assert [each.item for each in here.items()] == ["north-valley/ab"]
+
+
+def test_a_process_keeps_a_limited_number_of_parked_items_and_releases_all(
+    hub: Hub, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked_module, "MOST_KNOWN", 2)
+    here = ParkedItems(hub.database, parked, clock)
+    for each in "abc":
+        here.park("receiving", each, OSError())
+    assert len(here._known) == 2
+    assert len(here.items()) == 3
+    clock.advance(COMPARED)
+    for each in "bca":
+        here.release("receiving", each)
     assert here.items() == []
 
 

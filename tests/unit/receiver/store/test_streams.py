@@ -1,11 +1,11 @@
 """Streams of sites over all replicas: the newest counts, the dead count no more."""
 
-from dataclasses import replace
+from sqlalchemy import select
 
 from tests.support.clock import FakeClock
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.streams import LEASE, Streams, of_stream, stream_topic
-from thinwire.receiver.store.tables import replicas
+from thinwire.receiver.store.tables import replicas, streams
 from thinwire.shared.identifiers import SiteName
 
 NORTH, SOUTH = SiteName("north-valley"), SiteName("south-ridge")
@@ -13,7 +13,7 @@ NORTH, SOUTH = SiteName("north-valley"), SiteName("south-ridge")
 
 def replica(hub: Hub, name: str) -> Streams:
     made = Streams(hub.database, hub.clock, name)
-    made.begin()
+    made.begin("".join)
     return made
 
 
@@ -60,10 +60,25 @@ def test_nobody_waits_for_a_replica_that_died(hub: Hub, clock: FakeClock) -> Non
     assert [(each.name, each.lives) for each in two.others()] == [("one", False)]
     assert one.renew(None) is False  # it was held up, and lives again
     assert one.replaced() == {NORTH: new}
+    assert one.numbers()
     lapse(hub, clock, one)
     three = Streams(hub.database, hub.clock, "three")
-    assert '["of one"]' in three.begin()
-    assert three.links_of(one.id) == '["of one"]'
+    assert three.begin("".join) == '["of one"]'
+    assert three.links_of(one.id) == three.links_of(three.id) == '["of one"]'
+    assert one.numbers()  # it may live again
+
+
+def test_a_process_that_starts_again_and_again_has_one_row(hub: Hub, clock: FakeClock) -> None:
+    for links in "abc":
+        one = replica(hub, "one")
+        one.open(NORTH)
+        one.renew(links)
+        lapse(hub, clock, one)
+    last = Streams(hub.database, hub.clock, "one")
+    assert last.begin("".join) == "c"
+    with hub.database.read() as connection:
+        assert list(connection.scalars(select(replicas.c.replica))) == [last.id]
+        assert list(connection.scalars(select(streams.c.number))) == []
 
 
 def test_a_replica_that_ends_leaves_its_links_and_no_stream(hub: Hub) -> None:
@@ -74,14 +89,13 @@ def test_a_replica_that_ends_leaves_its_links_and_no_stream(hub: Hub) -> None:
     assert [each.lives for each in two.others()] == [False]
 
 
-def test_a_row_that_could_not_be_removed_is_removed_later(hub: Hub) -> None:
+def test_the_end_of_a_stream_removes_what_earlier_ones_of_the_site_left_and_nothing_that_lives(hub: Hub) -> None:
     one, two = replica(hub, "one"), replica(hub, "two")
-    one.open(NORTH)
-    kept = one.open(SOUTH)
-    one.close_all_but([kept])
-    assert two.rivals(NORTH, two.open(NORTH)) == (False, False)
-    assert two.rivals(SOUTH, two.open(SOUTH))[0] is True
-    assert replace(one, name="x").id == one.id
+    one.open(NORTH)  # its answer was lost
+    kept, of_two, last, newer = one.open(NORTH), two.open(NORTH), one.open(NORTH), one.open(NORTH)
+    one.close(NORTH, last, [kept])
+    with hub.database.read() as connection:
+        assert list(connection.scalars(select(streams.c.number).order_by(streams.c.number))) == [kept, of_two, newer]
 
 
 def test_the_topic_of_a_stream_is_no_site() -> None:

@@ -1,12 +1,18 @@
 """Work in turns of the sites: the flood of one delays another's study by one item."""
 
+from sqlalchemy import func, select
+
 from tests.support.forwarded_hub import next_due, next_plan
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from thinwire.receiver.forward.queue import PAGE, queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.events import StudyEvent, add_event
+from thinwire.receiver.store.records import StoredPrediction
+from thinwire.receiver.store.tables import claims
+from thinwire.receiver.store.worklist_rows import is_kept, miscounted, misindexed
 from thinwire.shared.formats.bundle import Bundle
-from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.formats.receipts import StudyStatus, read_receipt
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, Urgency
 
 
 def stored(hub: Hub, bundle: Bundle, clinic: Clinic, seeds: range, urgent: bool = False) -> list[StudyParts]:
@@ -31,6 +37,29 @@ def test_graphs_are_predicted_and_drafted_in_turns(hub: Hub, bundle: Bundle) -> 
     drafted = hub.store.undrafted(10)
     assert [each.site for each in drafted[:2]] == ["north-valley", "south-ridge"]
     assert len(drafted) == 10
+
+
+def test_a_batch_of_several_sites_is_stored_without_what_changed_meanwhile(hub: Hub, bundle: Bundle) -> None:
+    north, south = join(hub, "north-valley"), join(hub, "south-ridge")
+    urged, *calm = stored(hub, bundle, north, range(3))
+    calm += stored(hub, bundle, south, range(3, 5))
+    found = StoredPrediction({}, Urgency.ROUTINE, "read", False, BundleId(b"b" * 16), hub.clock.now())
+    with hub.store.take_untriaged(10, set()) as claim:
+        assert hub.store.escalate(north.site, urged.study)
+        done = hub.store.add_predictions([(each, found) for each in claim.pieces], claim)
+        assert {each.study for each in done} == {each.study for each in calm}
+        assert hub.store.add_predictions([(each, found) for each in claim.pieces], claim) == []
+        with hub.database.read() as connection:
+            assert connection.scalar(select(func.count()).select_from(claims)) == 1
+    assert [(each.study, each.urgent_asked) for each in hub.store.untriaged()] == [(urged.study, True)]
+    key = hub.keys.signing.public_key()
+    for clinic, studies in ((north, calm[:2]), (south, calm[2:])):
+        receipts = [read_receipt(each, key) for each in hub.store.undelivered_receipts(clinic.site)]
+        assert {each.study for each in receipts if each.status is StudyStatus.TRIAGED} == {e.study for e in studies}
+    with hub.database.write() as connection:
+        assert all(is_kept(connection, each.site, each.study) for each in hub.store.studies())
+        assert not miscounted(connection)
+        assert not misindexed(connection)
 
 
 def test_a_target_is_served_in_turns(hub: Hub, bundle: Bundle) -> None:

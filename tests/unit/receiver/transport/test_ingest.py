@@ -6,11 +6,30 @@ import pytest
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.erasure import erase
-from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
+from thinwire.receiver.store.store import Store
+from thinwire.receiver.transport.ingest import (
+    HEAD_SECONDS,
+    MOST_TAKEN,
+    PROGRESS_SECONDS,
+    QUIET_SECONDS,
+    IncomingObject,
+    IngestSession,
+    status_of,
+)
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
-from thinwire.shared.errors import BadPayload, HubBusy, ProtocolBroken, ThinwireError, UnknownBundle
+from thinwire.shared.errors import (
+    BadPayload,
+    DatabaseBusy,
+    DiskFull,
+    HubBusy,
+    ObjectStoreBusy,
+    ProtocolBroken,
+    StorageFailed,
+    ThinwireError,
+    UnknownBundle,
+)
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION
@@ -146,6 +165,60 @@ def test_receipts_that_were_not_confirmed_come_with_the_next_stream(ends: TwoEnd
     assert again.new_messages() == []
     assert again.receive(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))) == []
     assert len(ends.ingest().receive(HELLO)) == 1
+
+
+@pytest.mark.parametrize("read", ["receipts_after", "requested_parts", "audit_head"])
+def test_news_whose_reading_failed_is_told_by_the_next_attempt(
+    ends: TwoEnds, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    stream, listens = ends.ingest(), ends.ingest()
+    stream.receive(HELLO)
+    listens.receive(HELLO)
+    data = sealed(ends, Kind.GRAPH, b"graph")
+    signed = one(stream.receive(offer(data, first=len(data)))).receipt.signed
+    ends.store.request(SITE, STUDY.study, Kind.PREVIEW)
+    ends.clock.advance(HEAD_SECONDS)
+
+    def fails(*_: object) -> Any:
+        raise DatabaseBusy("locked")
+
+    with monkeypatch.context() as once:
+        once.setattr(ends.hub.pipeline, read, fails)
+        with pytest.raises(DatabaseBusy):
+            listens.new_messages()
+    receipt, request = listens.new_messages()
+    assert receipt.receipt.signed == signed
+    assert request.tier_request.kind == Kind.PREVIEW
+    assert listens.new_messages() == []
+
+
+def test_confirmations_that_come_at_once_are_recorded_at_once(
+    ends: TwoEnds, ingest: IngestSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts: list[int] = []
+    record = Store.record_delivered
+
+    def counted(*given: Any) -> None:
+        acts.append(len(given) - 2)
+        record(*given)
+
+    monkeypatch.setattr(Store, "record_delivered", counted)
+    taken = []
+    for number in (1, 2):
+        data = sealed(ends, Kind.GRAPH, b"graph %d" % number)
+        signed = one(ingest.receive(offer(data, number, first=len(data)))).receipt.signed
+        taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
+    assert not ingest.note(offer(data))
+    assert all(map(ingest.note, taken))
+    assert (acts, ingest.due) == ([], QUIET_SECONDS)
+    assert ingest.tick() == []
+    assert acts == [2]
+    assert ends.store.undelivered_receipts(SITE) == []
+    # What waits when the stream ends is recorded too; more than a few do not wait.
+    assert [ingest.note(taken[0]) for _ in range(MOST_TAKEN + 1)] == [True] * MOST_TAKEN + [False]
+    ingest.close()
+    assert acts == [2, MOST_TAKEN]
 
 
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
@@ -301,6 +374,19 @@ def test_what_the_store_refuses(
     assert refusal.again_after_ms == again
     assert bool(ends.inbox.objects(SITE)) == bool(again)
     assert ends.parts() == {}
+
+
+@pytest.mark.parametrize("error", [HubBusy, DatabaseBusy, ObjectStoreBusy, DiskFull])
+def test_what_the_whole_hub_meets_parks_no_object(
+    ends: TwoEnds, ingest: IngestSession, error: type[ThinwireError]
+) -> None:
+    ends.refusals.append(error("not now"))
+    data = sealed(ends)
+    refused(ingest, offer(data, first=len(data)))
+    assert ends.store.parked.items() == []
+    ends.refusals[:] = [StorageFailed("of this one")]
+    refused(ingest, offer(data, number=2, first=len(data)))
+    assert [each.item for each in ends.store.parked.items()] == [f"{SITE}/{digest(data).hex()}"]
 
 
 def test_every_error_has_a_status() -> None:

@@ -118,6 +118,23 @@ def test_a_stream_at_another_replica_takes_over_and_all_know_where_the_clinic_is
     with_both(replicas, act)
 
 
+def test_a_stream_of_which_no_other_replica_knows_ends(replicas: tuple[Replica, Replica, Identity]) -> None:
+    one = replicas[0]
+
+    async def act(connected: Calls, first: int, _: int) -> None:
+        call = await connected(first)
+        one.server.check_replaced()
+        assert await asyncio.to_thread(one.streams.numbers)
+        assert one.server.sites == [SITE]
+        with one.hub.database.write() as connection:
+            connection.exec_driver_sql("DELETE FROM streams")
+        one.server.check_replaced()
+        assert (await call.code()).name == "ABORTED"
+        await until(lambda: not one.server.sites)
+
+    with_both(replicas, act)
+
+
 def rows(replica: Replica) -> list[object]:
     with replica.hub.database.read() as connection:
         return list(connection.exec_driver_sql("SELECT number FROM streams"))

@@ -78,6 +78,27 @@ def test_studies_cross_and_the_hub_answers(ends: TwoEnds) -> None:
     ends.assert_arrived(studies)
 
 
+def test_a_revocation_while_a_stream_is_opened_ends_it(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = ends.hub.pipeline.connect
+
+    def and_revoke(site: SiteName, certificate: bytes) -> None:
+        connect(site, certificate)
+        ends.hub.enrolment.dismiss(site)
+
+    monkeypatch.setattr(ends.hub.pipeline, "connect", and_revoke)
+
+    async def act(server: HubServer, port: int) -> None:
+        address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
+        async with dial(address) as channel:
+            call = HubStub(channel).Connect()
+            last = await asyncio.wait_for(call.read(), 60)
+            assert last.refusal.code == wire.REFUSAL_CODE_NOT_ENROLLED
+            call.cancel()
+            await until(lambda: not server.sites)
+
+    with_hub(ends, act)
+
+
 def test_what_is_accepted_while_the_link_is_up_crosses_without_a_new_one(ends: TwoEnds) -> None:
     async def act(_: HubServer, port: int) -> None:
         async with sending(ends, port) as uplink:
