@@ -139,8 +139,8 @@ async def _serve(
             if web_server is not None:
                 await asyncio.to_thread(web_server.stop)
             await server.stop()
-            with hub.store.parked.guard(LINK_STATUS):
-                book.end(server.links())
+            # Beside the loop too: a database that does not answer holds up nothing else that ends.
+            await asyncio.to_thread(_end_links, hub, book, server.links())
             keys.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keys
@@ -180,3 +180,8 @@ def _record_links(hub: Hub, book: LinkBook, links: list[SiteLink]) -> bool:
     with hub.store.parked.guard(LINK_STATUS):
         held = book.write(links)
     return held
+
+
+def _end_links(hub: Hub, book: LinkBook, links: list[SiteLink]) -> None:
+    with hub.store.parked.guard(LINK_STATUS):
+        book.end(links)

@@ -188,7 +188,8 @@ class ParkedItems:
             self._done.discard(key)
             if self._database.shared and len(self._known) > MOST_KNOWN:
                 # Another process may have done the oldest. A release looks at the row also of one that is not known.
-                oldest = next((each for each in self._known if each not in self._unwritten), key)
+                # A loop itself is this process's own.
+                oldest = next((each for each in self._known if each[1] and each not in self._unwritten), key)
                 if oldest != key:
                     del self._known[oldest]
         log.error("%s: %s: %s", loop, "an item is parked" if item else "paused", parked.reason)

@@ -101,16 +101,16 @@ def test_a_restore_keeps_every_other_process_out(data: Path, bundle: Bundle, clo
             restore(data, backup, Disk(), clock, silent, silent)
         with hub.database.read() as connection:
             before, generation = last_event(connection), history_of(connection, clinic.site).generation
-        absent = open_database(url_of(data), HUB)
+        absent, late = open_database(url_of(data), HUB), open_database(url_of(data), HUB)
         with absent.read():
             pass
-    absent.engine.dispose()  # its connections are lost, and it does not know of the restore
+    absent.engine.dispose()  # its connections are lost, and it does not know of the restore; `late` has made none
     other, refused = shutil.copytree(data, tmp_path / "other"), []
 
     def meanwhile(at: str, *_: object) -> None:
         if at not in ("restore.before_emptied", "rows of objects compared"):
             return
-        for act in (lambda: open_hub(other, clock).__enter__(), lambda: absent.read().__enter__()):
+        for act in (open_hub(other, clock).__enter__, absent.read().__enter__, late.read().__enter__):
             with pytest.raises((BadConfiguration, DatabaseBusy)) as error:
                 act()
             refused.append(str(error.value))
@@ -123,6 +123,7 @@ def test_a_restore_keeps_every_other_process_out(data: Path, bundle: Bundle, clo
     with pytest.raises(BadConfiguration, match="restored since"), absent.read():
         pass
     absent.close()
+    late.close()
     with open_hub(data, clock) as hub:
         assert len(list(hub.store.studies())) == 1
         with hub.database.read() as connection:

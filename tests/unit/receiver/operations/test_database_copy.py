@@ -51,10 +51,11 @@ def test_there_and_back(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_postgresql_waits_for_a_slow_file(file: Path, tmp_path: Path) -> None:
-    waited = []
+    waited = list[object]()
 
     def slow(*_: object) -> None:
-        waited or waited.append(server().sql("SELECT pg_sleep(0.2)"))
+        if not waited:
+            waited.append(server().sql("SELECT pg_sleep(0.2)"))
 
     with server().database() as name:
         read_file(file, server().url(name), silent, silent)

@@ -231,7 +231,7 @@ def test_what_is_parked_anew_after_a_success_stays(hub: Hub, clock: FakeClock) -
     here.release("receiving", "north-valley/ab")
     here.park("receiving", "north-valley/ab", OSError())
     clock.advance(COMPARED)
-    here.release("link status", "")
+    here.release("receiving", "north-valley/cd")
     assert [each.item for each in here.items()] == ["north-valley/ab"]
 
 

@@ -31,7 +31,7 @@ from thinwire.shared.errors import (
     UnknownBundle,
 )
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import Digest, SiteName, digest
+from thinwire.shared.identifiers import digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
@@ -167,34 +167,6 @@ def test_receipts_that_were_not_confirmed_come_with_the_next_stream(ends: TwoEnd
     assert len(ends.ingest().receive(HELLO)) == 1
 
 
-def test_confirmations_that_come_at_once_are_recorded_at_once(
-    ends: TwoEnds, ingest: IngestSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    acts: list[int] = []
-    record = Store.record_delivered
-
-    def counted(store: Store, site: SiteName, *receipts: Digest) -> None:
-        acts.append(len(receipts))
-        record(store, site, *receipts)
-
-    monkeypatch.setattr(Store, "record_delivered", counted)
-    taken = []
-    for number in (1, 2):
-        data = sealed(ends, Kind.GRAPH, b"graph %d" % number)
-        signed = one(ingest.receive(offer(data, number, first=len(data)))).receipt.signed
-        taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
-    assert not ingest.note(offer(data))
-    assert all(map(ingest.note, taken))
-    assert (acts, ingest.due) == ([], QUIET_SECONDS)
-    assert ingest.tick() == []
-    assert acts == [2]
-    assert ends.store.undelivered_receipts(SITE) == []
-    # What waits when the stream ends is recorded too; more than a few do not wait.
-    assert [ingest.note(taken[0]) for _ in range(MOST_TAKEN + 1)] == [True] * MOST_TAKEN + [False]
-    ingest.close()
-    assert acts == [2, MOST_TAKEN]
-
-
 @pytest.mark.parametrize("read", ["receipts_after", "requested_parts", "audit_head"])
 def test_news_whose_reading_failed_is_told_by_the_next_attempt(
     ends: TwoEnds, monkeypatch: pytest.MonkeyPatch, read: str
@@ -219,6 +191,34 @@ def test_news_whose_reading_failed_is_told_by_the_next_attempt(
     assert receipt.receipt.signed == signed
     assert request.tier_request.kind == Kind.PREVIEW
     assert listens.new_messages() == []
+
+
+def test_confirmations_that_come_at_once_are_recorded_at_once(
+    ends: TwoEnds, ingest: IngestSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts: list[int] = []
+    record = Store.record_delivered
+
+    def counted(*given: Any) -> None:
+        acts.append(len(given) - 2)
+        record(*given)
+
+    monkeypatch.setattr(Store, "record_delivered", counted)
+    taken = []
+    for number in (1, 2):
+        data = sealed(ends, Kind.GRAPH, b"graph %d" % number)
+        signed = one(ingest.receive(offer(data, number, first=len(data)))).receipt.signed
+        taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
+    assert not ingest.note(offer(data))
+    assert all(map(ingest.note, taken))
+    assert (acts, ingest.due) == ([], QUIET_SECONDS)
+    assert ingest.tick() == []
+    assert acts == [2]
+    assert ends.store.undelivered_receipts(SITE) == []
+    # What waits when the stream ends is recorded too; more than a few do not wait.
+    assert [ingest.note(taken[0]) for _ in range(MOST_TAKEN + 1)] == [True] * MOST_TAKEN + [False]
+    ingest.close()
+    assert acts == [2, MOST_TAKEN]
 
 
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
