@@ -120,6 +120,9 @@ def test_a_greedy_site_is_told_its_limit_and_another_goes_on(hub: ReadingRoom) -
         async with greedy.stream() as stream, other.stream() as honest:
             await stream.offer(mine.record)
             await honest.offer(theirs.record)
+            partial = [manifest(mine, 100 + number).sealed for number in range(3)]
+            limits = [(await stream.offer(each[:-1], len(each))).refusal.limit for each in partial]
+            assert limits == ["", "", "partials"]
             answers = [await stream.offer(manifest(mine, number).sealed) for number in range(6)]
             assert [answer.HasField("receipt") for answer in answers] == [True] * 3 + [False] * 3
             assert {(each.refusal.code, each.refusal.limit) for each in answers[3:]} == {
@@ -127,9 +130,8 @@ def test_a_greedy_site_is_told_its_limit_and_another_goes_on(hub: ReadingRoom) -
             }
             assert "3 new studies" in answers[3].refusal.what
             assert "site quota" in answers[3].refusal.remedy
-            partial = [manifest(mine, 100 + number).sealed for number in range(3)]
-            limits = [(await stream.offer(each[:-1], len(each))).refusal.limit for each in partial]
-            assert limits == ["", "", "partials"]
+            # No byte is taken of an object of a study over the limit.
+            assert (await stream.offer(partial[2][:-1], len(partial[2]))).refusal.limit == "studies"
             announced = [await stream.offer(greedy.epoch().record) for _ in range(EPOCHS)]
             assert sum(each.HasField("progress") for each in announced) == 19
             assert announced[-1].refusal.limit == "epochs"

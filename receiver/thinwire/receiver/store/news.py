@@ -37,12 +37,14 @@ ACCESS, STUDIES, HISTORY, RETRIED; none for other commits. From any thread; it m
 def is_of_work(topics: Set[str], by_others: bool) -> bool:
     """Whether there may be work: a study has changed, or something is to be tried again at once. Of a command that
     lets something be tried again SQLite tells only that another process has committed; where this one did so too in
-    the same moment, the workers' own slow look finds it."""
+    the same moment, it is told within UNSURE_SECONDS."""
     return not topics.isdisjoint((STUDIES, RETRIED)) or (by_others and not topics)
 
 
 LOOK_SECONDS = 0.25
 """Between two looks at SQLite's file."""
+UNSURE_SECONDS = 5.0
+"""In which the workers are woken once after commits to SQLite of which another process may have made some."""
 CATCH_UP_SECONDS = 30.0
 """Between two looks at PostgreSQL's last events."""
 TOGETHER_SECONDS = 0.05
@@ -71,6 +73,8 @@ class News:
         self._stamps: dict[str, Any] = {}
         self._commits = 0
         """Of this process since the last look."""
+        self._unsure = False
+        """Whether commits since the last wake-up may have been those of another process."""
         self._unsent: set[str] = set()
         self._sending = threading.Event()
         self._running = False
@@ -109,7 +113,9 @@ class News:
         with self._database.read() as connection:
             found = self._read(connection)
         # SQLite tells of this process's own commits too: its workers know of those.
-        self._tell(found, by_others=bool(found) or self._database.shared or not commits)
+        sure = bool(found) or self._database.shared or not commits
+        self._unsure |= not sure
+        self._tell(found, by_others=sure)
 
     def _tell(self, topics: Iterable[str], by_others: bool) -> None:
         found = frozenset(topics)
@@ -165,7 +171,7 @@ class News:
 
     def _watch(self) -> None:
         changes = self._database.changes()
-        unsure = False
+        unsure, told_at = False, time.monotonic()
         with contextlib.closing(changes):
             while not self._stop.wait(LOOK_SECONDS):
                 try:
@@ -173,6 +179,9 @@ class News:
                         unsure = True
                         self.look()
                         unsure = False
+                    if self._unsure and time.monotonic() - told_at >= UNSURE_SECONDS:
+                        self._unsure, told_at = False, time.monotonic()
+                        self._tell((), by_others=True)
                 except Exception as error:  # noqa: BLE001 - all that waits in this process depends on this loop
                     log.error("news of other processes is late: %s", told(error))
 

@@ -14,7 +14,7 @@ from tests.support.tiny_bundle import FINDINGS, tiny_bundle
 from thinwire.receiver.archive import ARCHIVE, Summary, predict_archive, predictions_of
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
-from thinwire.receiver.store import newest_graphs
+from thinwire.receiver.store import newest_graphs, shared_bundles
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.tables import audit
 from thinwire.shared.crypto.envelope import Kind
@@ -134,8 +134,9 @@ def test_drafts_come_with_the_predictions_where_asked(hub: Hub, clinic: Clinic, 
 
 
 def test_the_worklist_shows_the_archive_when_a_person_says_so(
-    hub: Hub, data: Path, clinic: Clinic, bundle: Bundle, other: Bundle
+    hub: Hub, data: Path, clinic: Clinic, bundle: Bundle, other: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shared_bundles, "REMEMBERED", 0.0)
     unread, opened, urgent = arrived(hub, clinic, bundle, 0, 1, 2)
     hub.store.record_opened(clinic.site, opened)
     before = shown(hub, clinic, unread)
