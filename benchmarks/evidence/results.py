@@ -32,7 +32,6 @@ REQUIRED = (
     "link",
     "link_day",
     "worklist",
-    "ray",
 )
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"
