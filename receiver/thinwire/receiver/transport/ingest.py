@@ -217,8 +217,8 @@ class IngestSession:
 
     def _confirmed(self) -> list[wire.Down]:
         self._record_taken()
-        # Else it would hold the digests of ever more answers, where no other receipt is made for the site.
-        return self.new_messages() if len(self._sent_receipts) > MOST_RECEIPTS else []
+        # A full page was sent, and more may wait; or as many answers, whose digests would else be held for ever.
+        return self.new_messages() if len(self._sent_receipts) >= MOST_RECEIPTS else []
 
     @property
     def arriving(self) -> list[IncomingObject]:

@@ -7,6 +7,7 @@ from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.store import Store
+from thinwire.receiver.transport import ingest as ingest_module
 from thinwire.receiver.transport.ingest import (
     HEAD_SECONDS,
     MOST_TAKEN,
@@ -165,6 +166,22 @@ def test_receipts_that_were_not_confirmed_come_with_the_next_stream(ends: TwoEnd
     assert again.new_messages() == []
     assert again.receive(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))) == []
     assert len(ends.ingest().receive(HELLO)) == 1
+
+
+def test_after_a_full_page_of_receipts_the_next_one_follows_the_confirmations(
+    ends: TwoEnds, ingest: IngestSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "MOST_RECEIPTS", 2)
+    for number in (1, 2, 3):
+        data = sealed(ends, Kind.GRAPH, b"graph %d" % number)
+        ingest.receive(offer(data, number, first=len(data)))
+    again = ends.ingest()
+    _welcome, *page = again.receive(HELLO)
+    assert len(page) == 2
+    for each in page:
+        assert again.note(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(each.receipt.signed))))
+    assert one(again.tick()).WhichOneof("message") == "receipt"
+    assert again.tick() == []
 
 
 @pytest.mark.parametrize("read", ["receipts_after", "requested_parts", "audit_head"])
