@@ -26,7 +26,7 @@ from sqlalchemy import (
 from thinwire.receiver.store import full_text
 from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.parked import parked_table
-from thinwire.shared.storage.database import Number, alike, only_added
+from thinwire.shared.storage.columns import Number, alike, only_added
 from thinwire.shared.storage.migrations import Schema
 
 VERSION = 13

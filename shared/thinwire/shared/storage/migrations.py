@@ -19,6 +19,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, text
 
 from thinwire.shared.errors import BadConfiguration, DatabaseBusy, DiskFull
+from thinwire.shared.storage.columns import make_alike
 from thinwire.shared.storage.database import (
     Database,
     Place,
@@ -27,7 +28,6 @@ from thinwire.shared.storage.database import (
     exclude,
     held,
     is_postgresql,
-    make_alike,
     translated,
 )
 from thinwire.shared.storage.durable import Disk

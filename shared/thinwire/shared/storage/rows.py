@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, MetaData, Row, Table, func, insert, literal, select, tuple_
 
-from thinwire.shared.storage.database import Database, count_on
+from thinwire.shared.storage.columns import count_on
+from thinwire.shared.storage.database import Database
 
 PAGE = 2000
 """Rows in memory at a time."""
@@ -52,7 +53,7 @@ def different_table(source: Connection, target: Connection, tables: MetaData, pr
 
 
 def _alike(row: Row[Any]) -> tuple[Any, ...]:
-    """PostgreSQL's text has another character for NUL (`database.alike`)."""
+    """PostgreSQL's text has another character for NUL (`columns.alike`)."""
     nul, other = "\0", "\N{REPLACEMENT CHARACTER}"
     return tuple(value.replace(nul, other) if isinstance(value, str) else value for value in row)
 
