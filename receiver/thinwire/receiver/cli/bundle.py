@@ -102,7 +102,7 @@ def default(
     another encoder is read by the bundle that made it. A running `serve` uses it at once.
 
     With --archive its stored predictions become those of the worklist too, for studies that nobody has opened or
-    reported on. What the worklist showed stays in the history. The clinics get a receipt for each change. The command
+    reported on. The earlier predictions stay in the history. The clinics get a receipt for each change. The command
     can be repeated and goes on where it was.
     """
     with open_hub(data, SystemClock()) as hub:

@@ -277,7 +277,7 @@ class Retention:
                     if self._is_erased(site, peek(head).study):
                         inbox.forget(site, object)
             inbox.sweep()
-        # Twice, since one may be refused while its study is removed. What comes later is not set aside.
+        # Twice, since one may be refused while its study is removed. A later part is not set aside.
         if self.swept == [erased_of, erased_of]:
             return
         quarantine = hub.quarantine()

@@ -286,7 +286,7 @@ class PieceInbox(Inbox):
         return _remove(connection, site, Digest(oldest.object))
 
     def _remove_objects(self, paths: list[str]) -> None:
-        """What stays here is removed by `sweep`."""
+        """`sweep` removes those that stay."""
         try:
             self._store.remove(paths)
         except Retryable as error:

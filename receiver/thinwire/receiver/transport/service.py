@@ -135,7 +135,7 @@ class HubServer(HubServicer):
         return self._front.port
 
     async def set_serving(self, serves: bool) -> None:
-        """What gRPC health says; not serving, as when the disk is full, ends no stream."""
+        """Set gRPC health; "not serving", as when the disk is full, ends no stream."""
         status = HealthCheckResponse.SERVING if serves else HealthCheckResponse.NOT_SERVING
         for name in ("", _SERVICE):
             await self._health.set(name, status)

@@ -212,8 +212,8 @@ _TOLD = "told"
 
 
 def tell(connection: Connection, *topics: str, here: bool = True, event: int | None = None) -> None:
-    """What this transaction changes: those who wait for it hear of it after its commit. here: whether also in this
-    process. event: the number of an event that it adds."""
+    """State the changes of this transaction: those who wait for them hear of them after its commit. here: whether also
+    in this process. event: the number of an event that it adds."""
     told: Told = connection.info.setdefault(_TOLD, Told())
     for topic in topics:
         told.topics[topic] = here or told.topics.get(topic, False)
