@@ -116,9 +116,11 @@ types: $(STAMP)
 contracts: $(STAMP)
 	$(BIN)/lint-imports
 
-# Distributed by file, so that the tests of one file share its fixtures.
+# Distributed by file, so that the tests of one file share its fixtures. A test that hangs in native code, where its own
+# limit cannot end it, ends its process with the stacks of all threads.
+HUNG = -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true --max-worker-restart 1
 pytest: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile -q -rs
+	$(BIN)/pytest -n 2 --dist loadfile -q -rs $(HUNG)
 
 # The property tests of durability with ten times the examples, from random seeds.
 SOAKED = journeys_hold outbox_holds link_holds stick_holds store_once deliveries_hold worklist_query nothing_starves

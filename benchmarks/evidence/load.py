@@ -14,10 +14,11 @@ def lines(results: Results) -> list[Line]:
     found = results.result("load")
     runs = found["runs"]
     told = []
-    for number, now in enumerate(runs[SQLITE]):
+    for now in runs[SQLITE]:
         on = f"{now['clinics']:,} clinics on loopback, synthetic"
         others = {"PostgreSQL": runs.get(POSTGRESQL), "before, SQLite": runs.get(BEFORE)}
-        rows = {name: of[number] for name, of in others.items() if of}
+        same = {name: [row for row in of or () if row["clinics"] == now["clinics"]] for name, of in others.items()}
+        rows = {name: of[0] for name, of in same.items() if of}
         for words, figure in _FIGURES:
             beside = "; ".join(f"{name}: {figure(row)}" for name, row in rows.items())
             told.append((f"hub under load, {words}", figure(now), beside, on, "load"))

@@ -1,11 +1,13 @@
 """The load laboratory: N clinics on real TLS streams, on a hub of this version and, beside it, of the version before.
 
     python -m benchmarks.load [--before FOLDER] [--parts sqlite,postgresql,deaths,orthanc] [--clinics 100,500,2000]
-        [--quick] [--out FILE]
+        [--clinics-before 100,500] [--kept FOLDER] [--quick] [--out FILE]
 
-FOLDER: a checkout of the version before. The generator is this version's; it speaks the protocol that both versions
-speak. Generator, hub and database share the machine's cores: processor times are the hub's own, from /proc; times of
-transfers and connections hold the generator's share. Each number of clinics has a hub of its own. Parts:
+--before: a checkout of the version before, with the same generator, which speaks the protocol of both; measured with
+fewer clinics, since each took a thread of it. --kept: a folder of finished measurements, so that the command goes on
+where it was stopped; another commit measures anew. Generator, hub and database share the machine's cores: processor
+times are the hub's own, from /proc; times of transfers and connections hold the generator's share. Each number of
+clinics has a hub of its own. Parts:
 
 - sqlite: the scenarios on one `serve`, both versions.
 - postgresql: the same on one `serve` with PostgreSQL, this version.
@@ -21,7 +23,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 PARTS = ("sqlite", "postgresql", "deaths", "orthanc")
 CLINICS, QUICK_CLINICS = "100,500,2000", "50,100"
+CLINICS_BEFORE = "100,500"
 OUT = Path(__file__).parents[1] / "results" / "load.json"
 WANTED = 5000
 """Clinics of one replica, to which the slopes are extended."""
@@ -66,7 +70,10 @@ def slopes(rows: list[Row]) -> Row:
 def ratios(before: list[Row], after: list[Row]) -> list[Row]:
     """Before divided by after, of the same number of clinics."""
     found = []
-    for old, new in zip(before, after, strict=True):
+    later = {row["clinics"]: row for row in after}
+    for old in before:
+        if (new := later.get(old["clinics"])) is None:
+            continue
         pairs = {
             "idle_core_percent": (old["rest"]["core_percent"], new["rest"]["core_percent"]),
             "threads": (old["rest"]["threads"], new["rest"]["threads"]),
@@ -87,6 +94,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--clinics")
+    parser.add_argument("--clinics-before")
+    parser.add_argument("--kept", type=Path, default=ROOT / "build" / "load")
     parser.add_argument("--quick", action="store_true", help="Minutes, and too few for figures.")
     parser.add_argument("--out", type=Path, help=f"By default {OUT.name} of the results; --quick writes none.")
     given = parser.parse_args()
@@ -94,14 +103,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     allow_descriptors()
     extent = QUICK if given.quick else WHOLE
-    numbers = [int(each) for each in (given.clinics or (QUICK_CLINICS if given.quick else CLINICS)).split(",")]
+    numbers = _numbers(given.clinics or (QUICK_CLINICS if given.quick else CLINICS))
+    numbers_before = _numbers(given.clinics_before or (QUICK_CLINICS if given.quick else CLINICS_BEFORE))
     bundle = load_bundle(default_bundle_folder())
     maker = StudyMaker(bundle)
     parts = given.parts.split(",")
     checkouts = {"before": given.before, "after": ROOT} if given.before else {"after": ROOT}
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.load --parts {given.parts} --clinics {','.join(map(str, numbers))}"
-        + (" --before FOLDER" if given.before else "")
+        + (f" --before FOLDER --clinics-before {','.join(map(str, numbers_before))}" if given.before else "")
         + (" --quick" if given.quick else ""),
         "machine": machine(),
         "bundle": bundle_facts(bundle),
@@ -110,19 +120,26 @@ def main() -> None:
         "versions": {name: commit(checkout) for name, checkout in checkouts.items()},
         "runs": {},
     }
+    kept = Kept(given.kept, given.quick, result["versions"])
+    runs = result["runs"]
     if "sqlite" in parts:
         for name, checkout in checkouts.items():
-            result["runs"][f"{name}, SQLite"] = [_alone(checkout, clinics, maker, extent) for clinics in numbers]
+            runs[f"{name}, SQLite"] = [
+                kept.row(f"{name}-sqlite-{clinics}", partial(_alone, checkout, clinics, maker, extent))
+                for clinics in (numbers_before if name == "before" else numbers)
+            ]
     if "postgresql" in parts:
-        result["runs"]["after, PostgreSQL"] = [_on_postgresql(clinics, maker, extent) for clinics in numbers]
-    result["slopes"] = {name: slopes(rows) for name, rows in result["runs"].items()}
+        runs["after, PostgreSQL"] = [
+            kept.row(f"after-postgresql-{clinics}", partial(_on_postgresql, clinics, maker, extent))
+            for clinics in numbers
+        ]
+    result["slopes"] = {name: slopes(rows) for name, rows in runs.items()}
     if given.before and "sqlite" in parts:
-        result["ratios"] = ratios(result["runs"]["before, SQLite"], result["runs"]["after, SQLite"])
+        result["ratios"] = ratios(runs["before, SQLite"], runs["after, SQLite"])
     if "deaths" in parts:
-        result["deaths"] = _deaths(maker, *((20, 1) if given.quick else (200, 5)))
+        result["deaths"] = kept.row("deaths", partial(_deaths, maker, *((20, 1) if given.quick else (200, 5))))
     if "orthanc" in parts and installed():
-        with _folder() as folder:
-            result["beside"] = beside(folder, maker, *((200, 20) if given.quick else (3000, 100)))
+        result["beside"] = kept.row("orthanc", partial(_beside, maker, *((200, 20) if given.quick else (3000, 100))))
     out = given.out or (None if given.quick else OUT)
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -130,6 +147,30 @@ def main() -> None:
         told = {name: result.get(name) for name in ("slopes", "ratios")}
         told |= {name: each for name, each in result.get("deaths", {}).items() if name in ("hub", "account", "ended")}
         print(json.dumps(told, indent=1))
+
+
+class Kept:
+    """Measurements that are finished, each a file of its own with the versions that it is of."""
+
+    def __init__(self, folder: Path, quick: bool, versions: dict[str, str]) -> None:
+        self._folder = folder / ("quick" if quick else "whole")
+        self._versions = versions
+
+    def row(self, name: str, measure: Callable[[], Any]) -> Any:
+        path = self._folder / f"{name}.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["versions"] == self._versions:
+                print(f"{name}: kept from before", flush=True)
+                return found["row"]
+        row = measure()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"versions": self._versions, "row": row}), encoding="utf-8")
+        return row
+
+
+def _numbers(told: str) -> list[int]:
+    return [int(each) for each in told.split(",")]
 
 
 @contextlib.contextmanager
@@ -158,6 +199,11 @@ def _on_postgresql(clinics: int, maker: StudyMaker, extent: Extent) -> Row:
         return _alone(ROOT, clinics, maker, extent, postgres.url())
     finally:
         postgres.remove()
+
+
+def _beside(maker: StudyMaker, studies: int, warm: int) -> list[Row]:
+    with _folder() as folder:
+        return beside(folder, maker, studies, warm)
 
 
 def _deaths(maker: StudyMaker, clinics: int, times: int) -> Row:

@@ -23,7 +23,7 @@ from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.transport.connection import HubAddress, dial, pause_after
 from thinwire.sender.transport.schedule import MOST_UNDER_WAY
 from thinwire.sender.transport.session import STALL_SECONDS
-from thinwire.shared.errors import Final, LinkLost, ThinwireError
+from thinwire.shared.errors import Final, ThinwireError
 from thinwire.shared.formats.receipts import StudyStatus, parse_receipt
 from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.wire.chunks import VERSION, head_size
@@ -85,8 +85,8 @@ class LoadClinic:
         self._urgent: set[bytes] = set()
         self._seen = self._head = b""
         self._failures = 0
-        self._wake, self._ended = asyncio.Event(), asyncio.Event()
-        self._call: Any = None
+        self._wake = asyncio.Event()
+        self._streaming: asyncio.Task[None] | None = None
         self._new_session()
 
     def give(self, study: LoadStudy) -> None:
@@ -102,8 +102,14 @@ class LoadClinic:
         """Keeps a stream until it is cancelled. delay: seconds before the first attempt."""
         await asyncio.sleep(delay)
         while True:
+            # In a task of its own: a call that is cancelled before it is connected would leave its first write waiting.
+            self._streaming = asyncio.ensure_future(self._stream())
             try:
-                await self._stream()
+                await self._streaming
+            except asyncio.CancelledError:
+                if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                    raise
+                self._counts["ended: by the clinic"] += 1
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError, ThinwireError) as error:
                 self._counts[f"ended: {_reason(error)}"] += 1
             self._failures += 1
@@ -111,20 +117,19 @@ class LoadClinic:
 
     def end(self) -> None:
         """End the stream as if the network had been lost; it is dialled again."""
-        self._ended.set()
-        if self._call is not None:
-            self._call.cancel()
+        if self._streaming is not None:
+            self._streaming.cancel()
 
     def look(self, now: float) -> None:
         """End a stream whose hub has been silent for too long while something is awaited."""
-        if self._call is not None and (self._by_number or not self.welcomed) and now - self._heard > self._stall:
+        on_the_link = self._streaming is not None and not self._streaming.done()
+        if on_the_link and (self._by_number or not self.welcomed) and now - self._heard > self._stall:
             self._counts["stalled"] += 1
             self.end()
 
     def _new_session(self) -> None:
         self.welcomed = False
         self._heard = time.monotonic()
-        self._ended.clear()
         self._number = 0
         self._by_number: dict[int, _Transfer] = {}
         self._under_way: set[Digest] = set()
@@ -136,7 +141,7 @@ class LoadClinic:
         dialled = time.monotonic()
         address = HubAddress(self.target(), self.clinic.authority_pem, self.clinic.identity)
         async with dial(address) as channel:
-            self._call = call = HubStub(channel).Connect()
+            call = HubStub(channel).Connect()
             writing = None
             try:
                 seen = wire.Seen(receipt=self._seen)
@@ -150,15 +155,10 @@ class LoadClinic:
                     self._receive(down)
                     self._wake.set()
                     if self.behaviour is Behaviour.DEAF and self.welcomed:
-                        await self._ended.wait()
-                        raise LinkLost("the clinic does not read")
+                        await asyncio.Event().wait()
                 self._counts[f"ended: {(await call.code()).name}"] += 1
-            except asyncio.CancelledError:
-                if not call.cancelled() or asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                    raise
-                self._counts["ended: by the clinic"] += 1
             finally:
-                self.welcomed, self._call = False, None
+                self.welcomed = False
                 call.cancel()
                 if writing is not None:
                     writing.cancel()

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 
 from pydicom import dcmread
@@ -17,10 +17,14 @@ AET = "XRAY1"
 
 
 class Machine:
-    """port: of the clinic. Reports of commitments land in `reports` as (event type, information)."""
+    """port: of the clinic. over: waits until the clinic knows that an association is over, which it learns after the
+    machine does. Reports of commitments land in `reports` as (event type, information)."""
 
-    def __init__(self, port: int, aet: str = AET, called: str = "THINWIRE") -> None:
+    def __init__(
+        self, port: int, aet: str = AET, called: str = "THINWIRE", over: Callable[[], None] = lambda: None
+    ) -> None:
         self.port = port
+        self.over = over
         self.called = called
         self.reports: list[tuple[int, Dataset]] = []
         self.reported = threading.Event()
@@ -47,7 +51,9 @@ class Machine:
         """Send files on one association; the status of each."""
         with self.association(files) as opened:
             assert opened.is_established
-            return [opened.send_c_store(dcmread(BytesIO(file))) for file in files]
+            statuses = [opened.send_c_store(dcmread(BytesIO(file))) for file in files]
+        self.over()
+        return statuses
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[int]:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +55,7 @@ def clinic(tmp_path: Path) -> Clinic:
 @pytest.fixture
 def machine(clinic: Clinic) -> Iterator[Machine]:
     """Of the clinic whose port is open."""
-    yield Machine(clinic.port.open())
+    yield Machine(clinic.port.open(), over=partial(ended, clinic))
     clinic.port.close()
 
 
@@ -267,7 +268,7 @@ def test_an_object_that_is_not_what_was_announced_is_refused(clinic: Clinic, mac
 
 def test_a_large_object_is_refused_without_being_held_in_memory(tmp_path: Path) -> None:
     clinic = Clinic(tmp_path, PORT.model_copy(update={"most_bytes": 1 << 20}))
-    machine = Machine(clinic.port.open())
+    machine = Machine(clinic.port.open(), over=partial(ended, clinic))
     try:
         (status,) = machine.send(dicom(chest(1024, 1024)))
     finally:
@@ -306,7 +307,7 @@ def test_a_stranger_gets_no_association(machine: Machine) -> None:
 def test_a_machine_at_another_address_gets_no_association(tmp_path: Path) -> None:
     elsewhere = DicomSettings(port=0, bind="127.0.0.1", machines={"XRAY1": MachineSettings(address="192.0.2.7")})
     clinic = Clinic(tmp_path, elsewhere)
-    machine = Machine(clinic.port.open())
+    machine = Machine(clinic.port.open(), over=partial(ended, clinic))
     try:
         with machine.association() as opened:
             assert not opened.is_established
@@ -341,7 +342,7 @@ def test_commitment_names_what_is_not_here_and_why(tmp_path: Path) -> None:
     with machine.listening() as report_port:
         known = MachineSettings(address="127.0.0.1", report_port=report_port)
         clinic = Clinic(tmp_path, DicomSettings(port=0, bind="127.0.0.1", machines={"XRAY1": known}))
-        machine.port = clinic.port.open()
+        machine.port, machine.over = clinic.port.open(), partial(ended, clinic)
         try:
             machine.send(view(1), view(3, StudyInstanceUID="1.2.9", BodyPartExamined="HAND"))
             clinic.settle()
