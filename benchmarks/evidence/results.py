@@ -32,6 +32,8 @@ REQUIRED = (
     "link",
     "link_day",
     "worklist",
+    "load",
+    "ray",
 )
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"
