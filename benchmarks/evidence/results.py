@@ -33,6 +33,7 @@ REQUIRED = (
     "link_day",
     "worklist",
     "load",
+    "ray",
 )
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"
